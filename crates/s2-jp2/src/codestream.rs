@@ -1,0 +1,506 @@
+//! The markers of a codestream (ISO/IEC 15444-1 Annex A): image and tile sizes, and where the data of each tile lie.
+
+use std::ops::Range;
+
+use crate::boxes::be;
+use crate::{Component, Error, Limits, Result};
+
+/// Marker codes (Table A.2), without their leading 0xff.
+mod marker {
+    pub(super) const SOC: u8 = 0x4f;
+    pub(super) const CAP: u8 = 0x50;
+    pub(super) const SIZ: u8 = 0x51;
+    pub(super) const COD: u8 = 0x52;
+    pub(super) const COC: u8 = 0x53;
+    pub(super) const TLM: u8 = 0x55;
+    pub(super) const PLM: u8 = 0x57;
+    pub(super) const PLT: u8 = 0x58;
+    pub(super) const QCD: u8 = 0x5c;
+    pub(super) const QCC: u8 = 0x5d;
+    pub(super) const RGN: u8 = 0x5e;
+    pub(super) const POC: u8 = 0x5f;
+    pub(super) const PPM: u8 = 0x60;
+    pub(super) const PPT: u8 = 0x61;
+    pub(super) const CRG: u8 = 0x63;
+    pub(super) const COM: u8 = 0x64;
+    pub(super) const SOT: u8 = 0x90;
+    pub(super) const SOD: u8 = 0x93;
+    pub(super) const EOC: u8 = 0xd9;
+}
+
+/// The decoder counts quality layers in the bits of a word.
+const MAX_LAYERS: u64 = 32;
+
+/// Image and tile sizes (A.5.1). Positions are those of the reference grid.
+#[derive(Debug)]
+pub(crate) struct Size {
+    pub(crate) x: Range<u32>,
+    pub(crate) y: Range<u32>,
+    pub(crate) tile_x0: u32,
+    pub(crate) tile_y0: u32,
+    pub(crate) tile_width: u32,
+    pub(crate) tile_height: u32,
+    pub(crate) components: Vec<Component>,
+}
+
+/// The index of a codestream: header segments that decoding needs, and the tile-parts of each tile.
+pub(crate) struct Codestream<'a> {
+    data: &'a [u8],
+    pub(crate) size: Size,
+    siz: Range<usize>,
+    header: Vec<Range<usize>>,
+    parts: Vec<Vec<Range<usize>>>,
+}
+
+impl<'a> Codestream<'a> {
+    /// Reads all headers of the codestream at `range` of `data` and checks that every tile-part lies inside.
+    pub(crate) fn parse(data: &'a [u8], range: Range<usize>, limits: &Limits) -> Result<Self> {
+        let end = range.end.min(data.len());
+        let mut walk = Walk { data, end, at: range.start, tiles: Vec::new() };
+        walk.expect(marker::SOC)?;
+        walk.expect(marker::SIZ)?;
+        let siz = walk.segment()?;
+        let size = size(data, &siz, limits)?;
+        walk.tiles = (0..size.tile_count()).map(|_| Tile::default()).collect();
+
+        let mut style = Style { size: &size, limits, layers: MAX_LAYERS };
+        let mut header = Vec::new();
+        let (mut has_cod, mut has_qcd) = (false, false);
+        loop {
+            let offset = walk.at;
+            match walk.marker()? {
+                marker::SOT => {
+                    walk.at = offset;
+                    break;
+                }
+                code @ (marker::COD | marker::COC) => {
+                    let segment = walk.segment()?;
+                    style.check(data, code, &segment)?;
+                    has_cod |= code == marker::COD;
+                    header.push(segment);
+                }
+                code @ (marker::QCD | marker::QCC | marker::RGN | marker::POC) => {
+                    header.push(walk.segment()?);
+                    has_qcd |= code == marker::QCD;
+                }
+                // Lengths of tile-parts and packets, offsets of components and comments are not needed.
+                marker::TLM | marker::PLM | marker::CRG | marker::COM => {
+                    walk.segment()?;
+                }
+                0x30..=0x3f => {}
+                marker::CAP => return Err(unsupported("high-throughput JPEG 2000 (CAP marker)")),
+                marker::PPM => return Err(unsupported("packet headers in the main header (PPM marker)")),
+                code => return Err(unexpected(offset, code, "the main header")),
+            }
+        }
+        for (has, name) in [(has_cod, "COD"), (has_qcd, "QCD")] {
+            if !has {
+                return Err(damaged(siz.start, format!("a main header without {name} marker")));
+            }
+        }
+        while walk.tile_part(&style)? {}
+        walk.check_complete()?;
+        if range.end > data.len() {
+            return Err(walk.truncated());
+        }
+        let parts = walk.tiles.into_iter().map(|tile| tile.parts).collect();
+        Ok(Self { data, size, siz, header, parts })
+    }
+
+    /// Where the first tile-part of a tile begins.
+    pub(crate) fn tile_offset(&self, tile: usize) -> usize {
+        self.parts[tile].first().map_or(0, |part| part.start)
+    }
+
+    /// A codestream of its own that holds one tile, at its place on the reference grid: precincts and code-blocks
+    /// are anchored there, so the tile decodes as it does in the whole image.
+    pub(crate) fn one_tile(&self, tile: usize) -> Vec<u8> {
+        let (x, y) = self.size.tile(tile);
+        let copied = self.header.iter().chain(&self.parts[tile]).map(|r| r.len()).sum::<usize>();
+        let mut out = Vec::with_capacity(copied + self.siz.len() + 4);
+        out.extend([0xff, marker::SOC]);
+        let siz = out.len();
+        out.extend_from_slice(&self.data[self.siz.clone()]);
+        // Image and tile both begin at the tile's first pixel. Positions of the fields: Table A.9, after the marker.
+        for (at, value) in
+            [(6, x.end), (10, y.end), (14, x.start), (18, y.start), (30, x.start), (34, y.start)]
+        {
+            out[siz + at..siz + at + 4].copy_from_slice(&value.to_be_bytes());
+        }
+        for segment in &self.header {
+            out.extend_from_slice(&self.data[segment.clone()]);
+        }
+        for part in &self.parts[tile] {
+            let sot = out.len();
+            out.extend_from_slice(&self.data[part.clone()]);
+            // Table A.5: tile number 0, and a length also where the last tile-part leaves it open. Lengths come
+            // from 32-bit fields or from the end of the data, which the decoder finds by itself.
+            let length = u32::try_from(part.len()).unwrap_or(0);
+            out[sot + 4..sot + 6].fill(0);
+            out[sot + 6..sot + 10].copy_from_slice(&length.to_be_bytes());
+        }
+        out.extend([0xff, marker::EOC]);
+        out
+    }
+}
+
+impl Size {
+    pub(crate) fn height(&self) -> u32 {
+        self.y.end - self.y.start
+    }
+
+    pub(crate) fn width(&self) -> u32 {
+        self.x.end - self.x.start
+    }
+
+    pub(crate) fn tile_cols(&self) -> usize {
+        (self.x.end - self.tile_x0).div_ceil(self.tile_width) as usize
+    }
+
+    fn tile_rows(&self) -> usize {
+        (self.y.end - self.tile_y0).div_ceil(self.tile_height) as usize
+    }
+
+    fn tile_count(&self) -> usize {
+        self.tile_rows() * self.tile_cols()
+    }
+
+    /// Columns and rows of the reference grid that a tile covers (B-7 to B-10).
+    pub(crate) fn tile(&self, tile: usize) -> (Range<u32>, Range<u32>) {
+        let span = |index: usize, origin: u32, length: u32, image: &Range<u32>| {
+            let start = u64::from(origin) + index as u64 * u64::from(length);
+            let clip = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).clamp(image.start, image.end);
+            clip(start)..clip(start + u64::from(length))
+        };
+        let (row, col) = (tile / self.tile_cols(), tile % self.tile_cols());
+        (
+            span(col, self.tile_x0, self.tile_width, &self.x),
+            span(row, self.tile_y0, self.tile_height, &self.y),
+        )
+    }
+}
+
+/// The tile-parts of a tile found so far.
+#[derive(Default)]
+struct Tile {
+    parts: Vec<Range<usize>>,
+    /// How many there should be, once a tile-part says so.
+    expected: Option<usize>,
+}
+
+impl Tile {
+    fn is_whole(&self) -> bool {
+        !self.parts.is_empty() && self.expected.is_none_or(|expected| self.parts.len() == expected)
+    }
+}
+
+/// A walk along the markers of a codestream.
+struct Walk<'a> {
+    data: &'a [u8],
+    end: usize,
+    at: usize,
+    tiles: Vec<Tile>,
+}
+
+impl Walk<'_> {
+    fn truncated(&self) -> Error {
+        let whole_tiles = self.tiles.iter().filter(|tile| tile.is_whole()).count();
+        Error::Truncated { offset: self.end, whole_tiles, tiles: self.tiles.len() }
+    }
+
+    fn take(&mut self, length: usize) -> Result<Range<usize>> {
+        let end =
+            self.at.checked_add(length).filter(|&end| end <= self.end).ok_or_else(|| self.truncated())?;
+        Ok(std::mem::replace(&mut self.at, end)..end)
+    }
+
+    fn marker(&mut self) -> Result<u8> {
+        match &self.data[self.take(2)?] {
+            &[0xff, code] => Ok(code),
+            other => Err(damaged(self.at - 2, format!("{:02x?} where a marker should be", other))),
+        }
+    }
+
+    fn expect(&mut self, code: u8) -> Result<()> {
+        let offset = self.at;
+        match self.marker()? {
+            found if found == code => Ok(()),
+            found => Err(damaged(offset, format!("marker ff{found:02x} where ff{code:02x} should be"))),
+        }
+    }
+
+    /// The segment of the marker just read, with its marker.
+    fn segment(&mut self) -> Result<Range<usize>> {
+        let start = self.at - 2;
+        let length = self.take(2)?;
+        let length = usize::try_from(be(&self.data[length])).unwrap_or(0);
+        let body = length.checked_sub(2);
+        self.take(body.ok_or_else(|| damaged(start, format!("a marker segment of {length} bytes")))?)?;
+        Ok(start..self.at)
+    }
+
+    /// Reads the headers of a tile-part (A.4.2) and goes to its end; false at the end of the codestream.
+    fn tile_part(&mut self, style: &Style<'_>) -> Result<bool> {
+        let start = self.at;
+        match self.marker()? {
+            marker::SOT => {}
+            marker::EOC => return Ok(false),
+            code => return Err(unexpected(start, code, "the row of tile-parts")),
+        }
+        let sot = self.segment()?;
+        let Some((&[i0, i1, l0, l1, l2, l3, part, parts], [])) =
+            self.data[sot.start + 4..sot.end].split_first_chunk()
+        else {
+            return Err(damaged(start, "a SOT marker of the wrong length"));
+        };
+        let index = usize::from(u16::from_be_bytes([i0, i1]));
+        let length = u32::from_be_bytes([l0, l1, l2, l3]);
+        // A.4.2: length 0 means that the tile-part reaches to the end of the codestream.
+        let end = match usize::try_from(length).unwrap_or(usize::MAX) {
+            0 => self.end.checked_sub(2).filter(|&end| end >= self.at).ok_or_else(|| self.truncated())?,
+            length => start.saturating_add(length),
+        };
+        let Some(tile) = self.tiles.get(index) else {
+            return Err(damaged(start, format!("tile {index} of {}", self.tiles.len())));
+        };
+        if usize::from(part) != tile.parts.len() {
+            let expected = tile.parts.len();
+            return Err(damaged(
+                start,
+                format!("tile-part {part} of tile {index} where {expected} should be"),
+            ));
+        }
+        if end < self.at {
+            return Err(damaged(start, format!("a tile-part of {length} bytes")));
+        }
+        if end > self.end {
+            return Err(self.truncated());
+        }
+        let codestream_end = std::mem::replace(&mut self.end, end);
+        let headers = self.tile_part_headers(style, start);
+        self.end = codestream_end;
+        headers?;
+        if length == 0 && self.data[end..self.end] != [0xff, marker::EOC] {
+            return Err(self.truncated());
+        }
+        self.at = end;
+        let tile = &mut self.tiles[index];
+        tile.parts.push(start..end);
+        if parts > 0 {
+            tile.expected = Some(usize::from(parts));
+        }
+        Ok(true)
+    }
+
+    /// Checks the marker segments of a tile-part up to its data. `self.end` is the end of the tile-part.
+    fn tile_part_headers(&mut self, style: &Style<'_>, start: usize) -> Result<()> {
+        loop {
+            let offset = self.at;
+            if offset + 2 > self.end {
+                return Err(damaged(start, "a tile-part without data (SOD marker)"));
+            }
+            match self.marker()? {
+                marker::SOD => return Ok(()),
+                code @ (marker::COD | marker::COC) => {
+                    let segment =
+                        self.segment().map_err(|_| damaged(offset, "a segment that leaves its tile-part"))?;
+                    style.check_tile(self.data, code, &segment)?;
+                }
+                marker::QCD
+                | marker::QCC
+                | marker::RGN
+                | marker::POC
+                | marker::PPT
+                | marker::PLT
+                | marker::COM => {
+                    self.segment().map_err(|_| damaged(offset, "a segment that leaves its tile-part"))?;
+                }
+                0x30..=0x3f => {}
+                code => return Err(unexpected(offset, code, "a tile-part header")),
+            }
+        }
+    }
+
+    fn check_complete(&self) -> Result<()> {
+        match self.tiles.iter().position(|tile| !tile.is_whole()) {
+            None => Ok(()),
+            Some(tile) => {
+                let (found, expected) =
+                    (self.tiles[tile].parts.len(), self.tiles[tile].expected.unwrap_or(1));
+                Err(damaged(
+                    self.at,
+                    format!("the end, but tile {tile} has {found} of {expected} tile-parts"),
+                ))
+            }
+        }
+    }
+}
+
+fn size(data: &[u8], siz: &Range<usize>, limits: &Limits) -> Result<Size> {
+    let bytes = &data[siz.clone()];
+    let wrong = |what: &str| damaged(siz.start, format!("a SIZ marker with {what}"));
+    let field = |at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::try_from(be(b)).unwrap_or(0));
+    let count = bytes.get(38..40).map_or(0, |b| usize::try_from(be(b)).unwrap_or(0));
+    if count == 0 || bytes.len() != 40 + 3 * count {
+        return Err(wrong("the wrong length"));
+    }
+    let size = Size {
+        x: field(14)..field(6),
+        y: field(18)..field(10),
+        tile_x0: field(30),
+        tile_y0: field(34),
+        tile_width: field(22),
+        tile_height: field(26),
+        components: bytes[40..]
+            .as_chunks::<3>()
+            .0
+            .iter()
+            .map(|&[depth, _, _]| Component { bits: (depth & 0x7f) + 1, signed: depth & 0x80 != 0 })
+            .collect(),
+    };
+    if size.x.is_empty() || size.y.is_empty() {
+        return Err(wrong("no pixels"));
+    }
+    // B-3 and B-4: the first tile holds pixels of the image.
+    let first = |origin: u32, length: u32, start: u32| {
+        length > 0 && origin <= start && u64::from(origin) + u64::from(length) > u64::from(start)
+    };
+    if !first(size.tile_x0, size.tile_width, size.x.start)
+        || !first(size.tile_y0, size.tile_height, size.y.start)
+    {
+        return Err(wrong("a first tile outside the image"));
+    }
+    if bytes[40..].as_chunks::<3>().0.iter().any(|&[_, dx, dy]| (dx, dy) != (1, 1)) {
+        return Err(unsupported("subsampled components"));
+    }
+    if let Some(component) = size.components.iter().find(|c| c.bits > 24) {
+        return Err(unsupported(&format!("{}-bit samples", component.bits)));
+    }
+    let samples = |height: u32, width: u32| {
+        (u64::from(height) * u64::from(width)).saturating_mul(size.components.len() as u64)
+    };
+    within("samples", samples(size.height(), size.width()), limits.max_samples)?;
+    let tile = samples(size.tile_height.min(size.height()), size.tile_width.min(size.width()));
+    within("samples in a tile", tile, limits.max_tile_samples)?;
+    // A.4.2: tile numbers have 16 bits, and the last one is reserved.
+    if size.tile_rows().saturating_mul(size.tile_cols()) > 65_535 {
+        return Err(wrong("more than 65535 tiles"));
+    }
+    Ok(size)
+}
+
+/// Checks of coding styles (COD and COC, A.6.1 and A.6.2): what the decoder takes memory for, and what it lacks.
+struct Style<'a> {
+    size: &'a Size,
+    limits: &'a Limits,
+    layers: u64,
+}
+
+impl Style<'_> {
+    fn check(&mut self, data: &[u8], code: u8, segment: &Range<usize>) -> Result<()> {
+        if code == marker::COD {
+            self.layers = data.get(segment.start + 6..segment.start + 8).map_or(0, be);
+        }
+        self.check_tile(data, code, segment)
+    }
+
+    fn check_tile(&self, data: &[u8], code: u8, segment: &Range<usize>) -> Result<()> {
+        let wrong = |what: &str| damaged(segment.start, format!("a coding style with {what}"));
+        // Positions after the marker and the length (Tables A.12 and A.22).
+        let (style_at, levels_at) = match code {
+            marker::COD => (4, 9),
+            _ if self.size.components.len() < 257 => (5, 6),
+            _ => (6, 7),
+        };
+        let bytes = &data[segment.clone()];
+        let (Some(style), Some(&[levels, block_width, block_height, block_style, transform])) =
+            (bytes.get(style_at), bytes.get(levels_at..).and_then(|b| b.first_chunk()))
+        else {
+            return Err(wrong("the wrong length"));
+        };
+        let mut layers = self.layers;
+        if code == marker::COD {
+            layers = be(&bytes[6..8]);
+            if bytes[5] > 4 {
+                return Err(wrong("an unknown progression order"));
+            }
+        }
+        if layers == 0 {
+            return Err(wrong("no quality layer"));
+        }
+        if layers > MAX_LAYERS {
+            return Err(unsupported(&format!("{layers} quality layers (more than {MAX_LAYERS})")));
+        }
+        if block_style & 0x40 != 0 {
+            return Err(unsupported("high-throughput JPEG 2000 code-blocks"));
+        }
+        if levels > 32
+            || transform > 1
+            || block_width > 8
+            || block_height > 8
+            || block_width + block_height > 8
+        {
+            return Err(wrong("values out of range"));
+        }
+        // Table A.21: one byte for each resolution; 2^15 where there are none.
+        let precincts = match style & 1 {
+            0 => vec![0xff; usize::from(levels) + 1],
+            _ => bytes[levels_at + 5..].to_vec(),
+        };
+        if precincts.len() != usize::from(levels) + 1 {
+            return Err(wrong("the wrong number of precinct sizes"));
+        }
+        let mut count = 0_u64;
+        for (resolution, &precinct) in (0_u8..).zip(&precincts) {
+            let blocks_and_precincts = |length: u32, precinct: u8, block: u8| -> Option<(u64, u64)> {
+                // B.7: a code-block is no larger than its precinct, which halves in the sub-bands.
+                let half = u8::from(resolution > 0);
+                let block = (block + 2).min(precinct.checked_sub(half)?);
+                let length = u64::from(length).div_ceil(1 << (levels - resolution)) + 1;
+                Some((
+                    length.div_ceil(1 << half).div_ceil(1 << block) + 1,
+                    length.div_ceil(1 << precinct) + 1,
+                ))
+            };
+            let width = self.size.tile_width.min(self.size.width());
+            let height = self.size.tile_height.min(self.size.height());
+            let (Some(x), Some(y)) = (
+                blocks_and_precincts(width, precinct & 15, block_width),
+                blocks_and_precincts(height, precinct >> 4, block_height),
+            ) else {
+                return Err(wrong("a precinct size of 1"));
+            };
+            let bands = if resolution == 0 { 1 } else { 3 };
+            count =
+                count.saturating_add((x.0 * y.0).saturating_mul(bands * layers)).saturating_add(x.1 * y.1);
+        }
+        let count = count.saturating_mul(self.size.components.len() as u64);
+        // Few of either never matter, however small the tile.
+        within("code-blocks in a tile", count, (self.limits.max_tile_samples / 8).max(4096))
+    }
+}
+
+fn within(what: &'static str, value: u64, limit: u64) -> Result<()> {
+    if value > limit { Err(Error::TooLarge { what, value, limit }) } else { Ok(()) }
+}
+
+fn damaged(offset: usize, what: impl Into<String>) -> Error {
+    Error::Damaged { offset, what: what.into() }
+}
+
+fn unsupported(feature: &str) -> Error {
+    Error::Unsupported { feature: feature.to_owned() }
+}
+
+/// A marker at the wrong place, or one that this crate does not know.
+fn unexpected(offset: usize, code: u8, place: &str) -> Error {
+    match code {
+        marker::SOC..=marker::COC
+        | marker::TLM..=marker::PLT
+        | marker::QCD..=marker::PPT
+        | marker::CRG..=marker::COM
+        | marker::SOT..=marker::SOD
+        | marker::EOC => damaged(offset, format!("marker ff{code:02x} in {place}")),
+        _ => unsupported(&format!("marker ff{code:02x} in {place} at byte {offset}")),
+    }
+}
