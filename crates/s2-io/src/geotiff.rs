@@ -1,0 +1,14 @@
+//! GeoTIFF (TIFF 6.0, OGC 19-008): reading by window, writing as cloud optimized GeoTIFF.
+
+mod block;
+mod geokeys;
+mod metadata;
+mod overview;
+mod read;
+mod sample;
+mod write;
+
+pub use overview::Overviews;
+pub use read::GeoTiff;
+pub use sample::{Sample, SampleType};
+pub use write::{CogOptions, write_cog};

@@ -1,0 +1,244 @@
+//! One block (tile or strip) of a TIFF: compression and predictors (TIFF 6.0 §8, §9, §13, §14; Technical Note 3).
+
+use libdeflater::{DecompressionError, Decompressor};
+use ndarray::{ArrayView1, ArrayViewMut3, Axis};
+use weezl::{BitOrder, LzwStatus};
+
+use super::sample::Sample;
+
+/// No compression here packs tighter: deflate ends at 1032:1, LZW at 4096 bytes per 12 bits.
+const MAX_RATIO: u64 = 2731;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compression {
+    None,
+    Lzw,
+    Deflate,
+    PackBits,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Predictor {
+    None,
+    /// Differences of neighbouring samples.
+    Horizontal,
+    /// Differences of the bytes of a row, most significant bytes first.
+    Float,
+}
+
+impl Compression {
+    /// Unpacks the `raw` bytes of a block, which is whole when it has `needed` bytes and never has more than
+    /// `full`: the last strip may be short, or be filled up by its writer.
+    pub(super) fn decompress(
+        self,
+        raw: Vec<u8>,
+        needed: usize,
+        full: usize,
+        decompressor: &mut Decompressor,
+    ) -> Result<Vec<u8>, String> {
+        if self == Self::None {
+            return check_length(raw, needed);
+        }
+        if needed as u64 > raw.len() as u64 * MAX_RATIO {
+            return Err(format!("{} bytes cannot hold {needed}", raw.len()));
+        }
+        let mut out = vec![0; full];
+        let length = match self {
+            Self::None => unreachable!("returned above"),
+            Self::Deflate => decompressor.zlib_decompress(&raw, &mut out).map_err(|error| match error {
+                DecompressionError::BadData => "its deflate stream is damaged".to_owned(),
+                DecompressionError::InsufficientSpace => format!("it holds more than {full} bytes"),
+            })?,
+            Self::Lzw => unpack_lzw(&raw, &mut out)?,
+            Self::PackBits => unpack_bits(&raw, &mut out),
+        };
+        out.truncate(length);
+        check_length(out, needed)
+    }
+}
+
+fn check_length(bytes: Vec<u8>, needed: usize) -> Result<Vec<u8>, String> {
+    if bytes.len() < needed {
+        return Err(format!("it holds {} bytes of {needed}", bytes.len()));
+    }
+    Ok(bytes)
+}
+
+fn unpack_lzw(mut raw: &[u8], out: &mut [u8]) -> Result<usize, String> {
+    let mut decoder = weezl::decode::Decoder::with_tiff_size_switch(BitOrder::Msb, 8);
+    let mut length = 0;
+    loop {
+        let step = decoder.decode_bytes(raw, &mut out[length..]);
+        raw = &raw[step.consumed_in..];
+        length += step.consumed_out;
+        match step.status {
+            Ok(LzwStatus::Ok) if length < out.len() => {}
+            Ok(_) => return Ok(length),
+            Err(_) => return Err("its LZW stream is damaged".to_owned()),
+        }
+    }
+}
+
+/// Stops where the input or the space ends.
+fn unpack_bits(mut raw: &[u8], out: &mut [u8]) -> usize {
+    let mut length = 0;
+    while let [head, rest @ ..] = raw {
+        let count = match head {
+            128 => {
+                raw = rest;
+                continue;
+            }
+            0..128 => usize::from(*head) + 1,
+            129.. => 257 - usize::from(*head),
+        };
+        let count = count.min(out.len() - length);
+        let target = &mut out[length..length + count];
+        if *head < 128 {
+            let count = count.min(rest.len());
+            target[..count].copy_from_slice(&rest[..count]);
+            length += count;
+            raw = &rest[count..];
+        } else {
+            let Some((value, rest)) = rest.split_first() else { return length };
+            target.fill(*value);
+            length += count;
+            raw = rest;
+        }
+        if length == out.len() {
+            break;
+        }
+    }
+    length
+}
+
+/// How the samples lie in an unpacked block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packing {
+    /// Columns of the block.
+    pub(super) width: usize,
+    /// Samples of a pixel that lie side by side: all bands, or one where bands are apart.
+    pub(super) samples: usize,
+    pub(super) predictor: Predictor,
+    pub(super) big_endian: bool,
+}
+
+impl Packing {
+    /// Bytes of one row of the block.
+    fn row_bytes<T: Sample>(&self) -> usize {
+        self.width * self.samples * size_of::<T>()
+    }
+
+    /// Copies the part of a block that starts at `row`, `col` to `out`, `[band, row, column]`.
+    pub(super) fn unpack<T: Sample>(
+        &self,
+        bytes: &mut [u8],
+        row: usize,
+        col: usize,
+        mut out: ArrayViewMut3<'_, T>,
+    ) {
+        let mut samples = vec![T::default(); self.width * self.samples];
+        let rows = bytes.chunks_exact_mut(self.row_bytes::<T>()).skip(row);
+        for (bytes, mut out) in rows.zip(out.axis_iter_mut(Axis(1))) {
+            self.unpack_row(bytes, &mut samples);
+            let part = ArrayView1::from(&samples[col * self.samples..]);
+            for (band, mut out) in out.axis_iter_mut(Axis(0)).enumerate() {
+                let step = ndarray::Slice::new(band.cast_signed(), None, self.samples.cast_signed());
+                let whole = part.slice_axis(Axis(0), step);
+                let width = out.len();
+                out.assign(&whole.slice_axis(Axis(0), (..width).into()));
+            }
+        }
+    }
+
+    fn unpack_row<T: Sample>(&self, bytes: &mut [u8], samples: &mut [T]) {
+        if self.predictor == Predictor::Float {
+            for i in self.samples..bytes.len() {
+                bytes[i] = bytes[i].wrapping_add(bytes[i - self.samples]);
+            }
+            let mut sample_bytes = [0; 8];
+            let sample_bytes = &mut sample_bytes[..size_of::<T>()];
+            for (i, sample) in samples.iter_mut().enumerate() {
+                for (byte, plane) in
+                    sample_bytes.iter_mut().zip(bytes.chunks_exact(self.width * self.samples))
+                {
+                    *byte = plane[i];
+                }
+                *sample = T::from_be(sample_bytes);
+            }
+            return;
+        }
+        let stored = bytes.chunks_exact(size_of::<T>());
+        if self.big_endian {
+            samples.iter_mut().zip(stored).for_each(|(sample, bytes)| *sample = T::from_be(bytes));
+        } else {
+            samples.iter_mut().zip(stored).for_each(|(sample, bytes)| *sample = T::from_le(bytes));
+        }
+        if self.predictor == Predictor::Horizontal {
+            for i in self.samples..samples.len() {
+                samples[i] = samples[i].bits_add(samples[i - self.samples]);
+            }
+        }
+    }
+
+    /// The bytes of a row of samples, little-endian; spoils `samples`.
+    pub(super) fn pack_row<T: Sample>(&self, samples: &mut [T], bytes: &mut [u8]) {
+        if self.predictor == Predictor::Float {
+            let mut sample_bytes = [0; 8];
+            let sample_bytes = &mut sample_bytes[..size_of::<T>()];
+            for (i, sample) in samples.iter().enumerate() {
+                sample.write_be(sample_bytes);
+                for (byte, plane) in
+                    sample_bytes.iter().zip(bytes.chunks_exact_mut(self.width * self.samples))
+                {
+                    plane[i] = *byte;
+                }
+            }
+            for i in (self.samples..bytes.len()).rev() {
+                bytes[i] = bytes[i].wrapping_sub(bytes[i - self.samples]);
+            }
+            return;
+        }
+        if self.predictor == Predictor::Horizontal {
+            for i in (self.samples..samples.len()).rev() {
+                samples[i] = samples[i].bits_sub(samples[i - self.samples]);
+            }
+        }
+        for (sample, bytes) in samples.iter().zip(bytes.chunks_exact_mut(size_of::<T>())) {
+            sample.write_le(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pack_bits_of_the_specification() {
+        // The example of TIFF 6.0 §9, as Apple's Technical Note TN1023 gives it.
+        let packed =
+            [0xFE, 0xAA, 0x02, 0x80, 0x00, 0x2A, 0xFD, 0xAA, 0x03, 0x80, 0x00, 0x2A, 0x22, 0xF7, 0xAA];
+        let mut out = [0; 24];
+        assert_eq!(unpack_bits(&packed, &mut out), 24);
+        assert_eq!(
+            out,
+            [
+                0xAA, 0xAA, 0xAA, 0x80, 0x00, 0x2A, 0xAA, 0xAA, 0xAA, 0xAA, 0x80, 0x00, 0x2A, 0x22, 0xAA,
+                0xAA, 0xAA, 0xAA, 0xAA, 0xAA, 0xAA, 0xAA, 0xAA, 0xAA
+            ]
+        );
+        for end in 0..packed.len() {
+            assert!(unpack_bits(&packed[..end], &mut out) < 24, "cut at {end}");
+        }
+        assert_eq!(unpack_bits(&[0x81, 7], &mut [0; 3]), 3, "more than there is room for");
+    }
+
+    #[test]
+    fn a_block_that_claims_too_much_is_refused_before_memory_is_taken() {
+        let mut decompressor = Decompressor::new();
+        for compression in [Compression::Deflate, Compression::Lzw, Compression::PackBits] {
+            let error = compression.decompress(vec![0; 10], 1 << 40, 1 << 40, &mut decompressor).unwrap_err();
+            assert_eq!(error, "10 bytes cannot hold 1099511627776");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+mod band;
+mod error;
+mod geotiff;
+mod grid;
+mod jp2;
+mod product;
+mod raster;
+mod safe;
+mod store;
+mod xml;
+
+pub use band::Band;
+pub use error::{Error, Result};
+pub use geotiff::{CogOptions, GeoTiff, Overviews, Sample, SampleType, write_cog};
+pub use grid::Grid;
+pub use jp2::{read_jp2, read_jp2_window};
+pub use ndarray;
+pub use product::{Baseline, Level, ProductName};
+pub use raster::Raster;
+pub use s2_jp2::Window;
+pub use safe::Product;
+pub use store::write_atomic;
