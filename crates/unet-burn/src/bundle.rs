@@ -121,8 +121,8 @@ impl Bundle {
     pub fn load(directory: &Path, device: &Device) -> Result<Self> {
         let path = directory.join(DESCRIPTION);
         let json = read(&path)?;
-        let version: serde_json::Value =
-            serde_json::from_slice(&json).map_err(|source| Error::Description { path: path.clone(), source })?;
+        let version: serde_json::Value = serde_json::from_slice(&json)
+            .map_err(|source| Error::Description { path: path.clone(), source })?;
         let found = version.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
         if found > u64::from(FORMAT) {
             let found = u32::try_from(found).unwrap_or(u32::MAX);

@@ -73,7 +73,8 @@ impl UNetConfig {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let positive = [("in_channels", self.in_channels), ("levels", self.levels), ("filters", self.filters)];
+        let positive =
+            [("in_channels", self.in_channels), ("levels", self.levels), ("filters", self.filters)];
         for (field, value) in positive {
             if value == 0 {
                 let requirement = "it has to be 1 or more";
@@ -83,7 +84,12 @@ impl UNetConfig {
         let rules = [
             ("levels", self.levels.to_string(), self.levels <= 8, "it has to be 8 or less"),
             ("kernel", self.kernel.to_string(), self.kernel % 2 == 1, "it has to be odd"),
-            ("dropout", self.dropout.to_string(), (0.0..1.0).contains(&self.dropout), "it has to be in [0, 1)"),
+            (
+                "dropout",
+                self.dropout.to_string(),
+                (0.0..1.0).contains(&self.dropout),
+                "it has to be in [0, 1)",
+            ),
             (
                 "norm_epsilon",
                 self.norm_epsilon.to_string(),

@@ -61,7 +61,9 @@ pub enum Error {
         actual: String,
     },
     /// The loss is no number any more.
-    #[error("the {split} loss became {loss} in epoch {epoch}: lower the learning rate or check the patches for NaN")]
+    #[error(
+        "the {split} loss became {loss} in epoch {epoch}: lower the learning rate or check the patches for NaN"
+    )]
     Diverged {
         /// `training` or `validation`.
         split: &'static str,

@@ -10,8 +10,8 @@ mod train;
 mod unet;
 mod weights;
 
-pub use burn;
 pub use bundle::{Bundle, Recipe, TrainingRecord};
+pub use burn;
 pub use config::UNetConfig;
 pub use error::{Error, Result};
 pub use loss::FocalLoss;

@@ -39,13 +39,13 @@ impl Batcher<Patch, PatchBatch> for PatchBatcher {
     fn batch(&self, items: Vec<Patch>, device: &Device) -> PatchBatch {
         let (channels, height, width) = items[0].image.dim();
         let (rows, cols) = items[0].truth.dim();
-        let mut images = Vec::with_capacity(items.len() * channels * height * width);
+        let mut images = Vec::<f32>::with_capacity(items.len() * channels * height * width);
         let mut truth = Vec::with_capacity(items.len() * rows * cols);
         let mut valid = Vec::with_capacity(items.len() * rows * cols);
         for patch in &items {
             assert_eq!(patch.image.dim(), (channels, height, width), "patches of a batch have one shape");
             assert_eq!(patch.truth.dim(), (rows, cols), "truths of a batch have one shape");
-            images.extend(patch.image.iter());
+            images.extend(&patch.image);
             truth.extend(patch.truth.iter().map(|&class| f32::from(u8::from(class == 1))));
             valid.extend(patch.truth.iter().map(|&class| f32::from(u8::from(class != IGNORE_INDEX))));
         }

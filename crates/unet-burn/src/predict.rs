@@ -29,5 +29,6 @@ pub fn predict(model: &UNet, patches: ArrayView4<'_, f32>, device: &Device) -> R
     let device_error = |message: String| Error::Device { message };
     let data = probabilities.try_into_data().map_err(|error| device_error(error.to_string()))?;
     let values = data.try_to_vec::<f32>().map_err(|error| device_error(format!("{error:?}")))?;
-    Array4::from_shape_vec((batch, classes, rows, cols), values).map_err(|error| device_error(error.to_string()))
+    Array4::from_shape_vec((batch, classes, rows, cols), values)
+        .map_err(|error| device_error(error.to_string()))
 }

@@ -10,14 +10,16 @@ use burn::module::Module;
 use burn::optim::AdamConfig;
 use burn::store::ModuleRecord;
 use burn::tensor::{Device, ExecutionError, Tensor};
-use burn::train::checkpoint::{Checkpointer, CheckpointerError, MetricCheckpointingStrategy};
+use burn::train::checkpoint::{Checkpoint, Checkpointer, CheckpointerError, MetricCheckpointingStrategy};
 use burn::train::logger::{EvaluationProgressLogger, MetricLogger, TrainingProgressLogger};
 use burn::train::metric::store::{Aggregate, Direction, EpochSummary, MetricsUpdate, Split};
 use burn::train::metric::{Adaptor, LossInput, LossMetric, MetricDefinition, NumericEntry};
 use burn::train::renderer::{
     EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation, MetricsRendererTraining,
 };
-use burn::train::{InferenceStep, Interrupter, ItemLazy, Learner, SupervisedTraining, TrainOutput, TrainStep};
+use burn::train::{
+    InferenceStep, Interrupter, ItemLazy, Learner, SupervisedTraining, TrainOutput, TrainStep,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, FocalLoss, Patch, PatchBatch, PatchBatcher, Result, UNet};
@@ -333,7 +335,7 @@ impl Checkpointer<ModuleRecord> for BestWeights {
 /// Keeps nothing: the states of optimizer and scheduler are not needed after the run.
 struct Discard;
 
-impl<R: Send + 'static> Checkpointer<R> for Discard {
+impl<R: Checkpoint> Checkpointer<R> for Discard {
     fn save(&self, _epoch: usize, _record: R) -> std::result::Result<(), CheckpointerError> {
         Ok(())
     }

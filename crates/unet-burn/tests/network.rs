@@ -22,7 +22,8 @@ fn the_released_network_has_the_published_number_of_parameters() {
         assert_eq!(model.num_params() + statistics, published, "{in_channels} channels");
         let stored = model.to_safetensors().unwrap();
         let tensors = safetensors::SafeTensors::deserialize(&stored).unwrap();
-        let total: usize = tensors.tensors().iter().map(|(_, tensor)| tensor.shape().iter().product::<usize>()).sum();
+        let total: usize =
+            tensors.tensors().iter().map(|(_, tensor)| tensor.shape().iter().product::<usize>()).sum();
         assert_eq!(total, published, "in the file of {in_channels} channels");
     }
 }
@@ -80,7 +81,8 @@ fn run(seed: u64, epochs: usize) -> (unet_burn::Trained, Vec<Epoch>) {
     let device = Device::flex();
     device.seed(seed);
     let model = tiny().init(&device).unwrap();
-    let config = TrainingConfig { epochs, batch_size: 4, learning_rate: 5e-3, seed, ..TrainingConfig::default() };
+    let config =
+        TrainingConfig { epochs, batch_size: 4, learning_rate: 5e-3, seed, ..TrainingConfig::default() };
     let seen = Arc::new(Mutex::new(Vec::new()));
     let record = seen.clone();
     let trained = train(
@@ -152,7 +154,11 @@ fn training_learns_is_repeatable_and_survives_its_bundle() {
     };
     bundle.save(folder.path()).unwrap();
     let loaded = Bundle::load(folder.path(), &device).unwrap();
-    assert_eq!((loaded.recipe, loaded.threshold, loaded.training), (recipe.clone(), Some(0.4), Some(training)), "JSON");
+    assert_eq!(
+        (loaded.recipe, loaded.threshold, loaded.training),
+        (recipe.clone(), Some(0.4), Some(training)),
+        "JSON"
+    );
     let after = predict(&loaded.model, image.view(), &device).unwrap();
     assert_eq!(after, probabilities, "the network came back bit for bit");
 
@@ -188,9 +194,16 @@ fn training_learns_is_repeatable_and_survives_its_bundle() {
 
     let model = tiny().init(&device).unwrap();
     let empty = InMemDataset::new(Vec::<Patch>::new());
-    let error =
-        train(model, &TrainingConfig::default(), empty, InMemDataset::new(patches(1)), &device, &Interrupter::new(), |_| {})
-            .unwrap_err();
+    let error = train(
+        model,
+        &TrainingConfig::default(),
+        empty,
+        InMemDataset::new(patches(1)),
+        &device,
+        &Interrupter::new(),
+        |_| {},
+    )
+    .unwrap_err();
     assert_eq!(error.to_string(), "the training set holds no patch", "empty");
 }
 

@@ -101,7 +101,10 @@ fn weights_of_another_network_are_refused_by_name() {
     let device = Device::flex();
     let load = |config: UNetConfig| {
         let model = config.init(&device).unwrap();
-        model.load_safetensors(data("unet.safetensors"), Path::new("unet.safetensors")).unwrap_err().to_string()
+        model
+            .load_safetensors(data("unet.safetensors"), Path::new("unet.safetensors"))
+            .unwrap_err()
+            .to_string()
     };
     let wider = load(UNetConfig { filters: 4, ..config() });
     assert!(wider.contains("encoder.0.convs.first"), "{wider}");

@@ -1,0 +1,76 @@
+//! Which device the network runs on.
+
+use anyhow::{Result, bail};
+use unet_burn::burn::tensor::wgpu::WgpuBackend;
+use unet_burn::burn::tensor::{Device, DeviceKind};
+
+/// The choice on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DeviceChoice {
+    /// A real GPU if there is one, else the CPU.
+    Auto,
+    /// The best adapter of wgpu, on any graphics API (software adapters included).
+    Wgpu,
+    /// The best Vulkan adapter.
+    Vulkan,
+    /// Apple's GPUs, through wgpu.
+    Metal,
+    /// NVIDIA's own interface: not in this build, use vulkan.
+    Cuda,
+    /// The CPU (burn's flex backend).
+    Cpu,
+}
+
+/// A device and its name for the records.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// The device.
+    pub device: Device,
+    /// Kind and name in words.
+    pub name: String,
+    /// Whether the network shares the cores with the rest of the program.
+    pub is_cpu: bool,
+}
+
+/// Opens the device, and says in one line which one it is.
+///
+/// # Errors
+///
+/// When the device that was asked for by name is not there or not in this build.
+pub fn open(choice: DeviceChoice) -> Result<Chosen> {
+    let chosen = match choice {
+        DeviceChoice::Cpu => cpu(),
+        DeviceChoice::Auto => first_gpu().unwrap_or_else(cpu),
+        DeviceChoice::Wgpu => adapter(DeviceKind::DefaultDevice, WgpuBackend::Auto)?,
+        DeviceChoice::Vulkan => adapter(DeviceKind::DefaultDevice, WgpuBackend::Vulkan)?,
+        DeviceChoice::Metal if cfg!(target_os = "macos") => {
+            adapter(DeviceKind::DefaultDevice, WgpuBackend::Auto)?
+        }
+        DeviceChoice::Metal => bail!("--device metal needs macOS: use auto, vulkan or cpu"),
+        DeviceChoice::Cuda => bail!("--device cuda is not in this build: use vulkan for NVIDIA GPUs"),
+    };
+    tracing::info!("the network runs on {}", chosen.name);
+    Ok(chosen)
+}
+
+fn cpu() -> Chosen {
+    let name = format!("cpu, {} threads", rayon::current_num_threads());
+    Chosen { device: Device::flex(), name, is_cpu: true }
+}
+
+/// The first adapter that is hardware: discrete before integrated before virtual.
+fn first_gpu() -> Option<Chosen> {
+    let kinds = [DeviceKind::DiscreteGpu(0), DeviceKind::IntegratedGpu(0), DeviceKind::VirtualGpu(0)];
+    kinds.into_iter().find_map(|kind| adapter(kind, WgpuBackend::Auto).ok())
+}
+
+fn adapter(kind: DeviceKind, api: WgpuBackend) -> Result<Chosen> {
+    match Device::wgpu_options().device_kind(kind).graphics_api(api).init() {
+        Ok(device) => {
+            let adapter =
+                device.identity().map_or_else(|| "unnamed adapter".into(), |identity| identity.name);
+            Ok(Chosen { device, name: format!("wgpu, {adapter}"), is_cpu: false })
+        }
+        Err(error) => bail!("no graphics adapter can be used ({error}): use --device cpu"),
+    }
+}

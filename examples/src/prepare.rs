@@ -1,0 +1,153 @@
+//! From a SAFE product to a stack and its statistics.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use ndarray::{Array2, Array3, Axis, s};
+use rayon::prelude::*;
+use s2_io::{Band, CogOptions, Grid, Overviews, Product, write_cog};
+use s2_normalize::{BandStatistics, Definition, Histogram, Radiometry, Statistics, upsample_bilinear};
+use s2_scl::{ClassSet, mask, upsample_nearest};
+
+use crate::cli::{check_interrupt, make_folder, progress_bar};
+use crate::input::{SCL, STACK, STATISTICS, Scene};
+
+/// File name of the normalised raster that `--normalised` asks for.
+pub const NORMALISED: &str = "normalised.tif";
+
+/// Reads the ten bands of 10 and 20 m and the scene classes of a product, brings them to 10 m, and writes
+/// `stack.tif` and `statistics.json`.
+pub fn prepare(product: &Path, out: &Path, normalised: bool, quiet: bool) -> Result<()> {
+    make_folder(out)?;
+    let product = Product::open(product)?;
+    let (grid, stack) = read_stack(&product, quiet)?;
+    let statistics = statistics(&product, &stack)?;
+    check_interrupt()?;
+    write_stack(&out.join(STACK), &stack, &grid, &product)?;
+    statistics.save(&out.join(STATISTICS))?;
+    if normalised {
+        check_interrupt()?;
+        write_normalised(out)?;
+    }
+    tracing::info!(
+        "{}: {} x {} pixels, {} bands and SCL in {}",
+        product.name(),
+        grid.height,
+        grid.width,
+        statistics.bands.len(),
+        out.display()
+    );
+    Ok(())
+}
+
+/// The bands at 10 m and SCL behind them, `[band, row, column]` in DN.
+fn read_stack(product: &Product, quiet: bool) -> Result<(Grid, Array3<u16>)> {
+    let grid = product.grid(10)?;
+    let num_bands = Band::TEN_AND_TWENTY.len();
+    let mut stack = Array3::<u16>::zeros((num_bands + 1, grid.height, grid.width));
+    let bar = progress_bar(quiet, num_bands + 1, "read bands");
+    let mut layers: Vec<_> = stack.outer_iter_mut().collect();
+    layers.par_iter_mut().enumerate().try_for_each(|(index, layer)| -> Result<()> {
+        check_interrupt()?;
+        let band: Array2<u16> = match Band::TEN_AND_TWENTY.get(index) {
+            Some(&band) => {
+                let raster = product.read_band(band, band.resolution_m())?;
+                let dn = raster.data.index_axis_move(Axis(0), 0);
+                if band.resolution_m() == 20 { upsample_bilinear(dn.view()) } else { dn }
+            }
+            None => {
+                let raster = product.read_scl(20)?;
+                upsample_nearest(raster.data.index_axis(Axis(0), 0), 2).mapv(u16::from)
+            }
+        };
+        ensure!(
+            band.dim() == layer.dim(),
+            "{}: layer {} is {} x {} at 10 m, but the tile is {} x {}",
+            product.name(),
+            index,
+            band.nrows(),
+            band.ncols(),
+            grid.height,
+            grid.width
+        );
+        layer.assign(&band);
+        bar.inc(1);
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    Ok((grid, stack))
+}
+
+fn statistics(product: &Product, stack: &Array3<u16>) -> Result<Statistics> {
+    let definition = Definition::default();
+    let scl = crate::input::classes(stack.index_axis(Axis(0), Band::TEN_AND_TWENTY.len()));
+    let excluded = mask(scl.view(), ClassSet::PERCENTILE_EXCLUDED);
+    let bands = Band::TEN_AND_TWENTY
+        .par_iter()
+        .zip(stack.axis_iter(Axis(0)).into_par_iter())
+        .map(|(&band, dn)| {
+            check_interrupt()?;
+            let mut histogram = Histogram::new();
+            histogram.add(dn, excluded.view())?;
+            let radiometry =
+                Radiometry { offset: product.offset(band), quantification: product.quantification() };
+            BandStatistics::from_histogram(band.name(), &histogram, radiometry, &definition)
+                .with_context(|| product.name().to_owned())
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Statistics {
+        version: Statistics::VERSION,
+        definition,
+        product: product.name().to_owned(),
+        baseline: product.baseline().to_string(),
+        bands,
+        made_by: made_by(),
+    })
+}
+
+fn write_stack(path: &Path, stack: &Array3<u16>, grid: &Grid, product: &Product) -> Result<()> {
+    let quantification = f64::from(product.quantification());
+    let scaled = |band: Band| (1.0 / quantification, f64::from(product.offset(band)) / quantification);
+    let options = CogOptions {
+        overviews: Overviews::Nearest, // SCL is among the bands: no class may be averaged
+        nodata: Some(0.0),
+        band_names: Band::TEN_AND_TWENTY
+            .iter()
+            .map(|band| band.name())
+            .chain([SCL])
+            .map(str::to_owned)
+            .collect(),
+        scale_offset: Band::TEN_AND_TWENTY.iter().map(|&band| scaled(band)).chain([(1.0, 0.0)]).collect(),
+        metadata: vec![
+            ("PRODUCT".into(), product.name().into()),
+            ("PROCESSING_BASELINE".into(), product.baseline().to_string()),
+            ("MADE_BY".into(), made_by()),
+        ],
+        ..CogOptions::default()
+    };
+    Ok(write_cog(path, stack.view(), grid, &options)?)
+}
+
+/// What the network gets, band by band: for looking at, or for other programs.
+fn write_normalised(out: &Path) -> Result<()> {
+    let scene = Scene::open(out)?;
+    let stack = scene.stack.read::<u16>()?;
+    let channels = scene.channels(stack.data.slice(s![.., .., ..]))?;
+    let options = CogOptions {
+        overviews: Overviews::Nearest,
+        band_names: scene.recipe().channels,
+        metadata: vec![
+            ("PRODUCT".into(), scene.statistics.product.clone()),
+            ("NORMALIZATION".into(), scene.recipe().normalization),
+            ("MADE_BY".into(), made_by()),
+        ],
+        ..CogOptions::default()
+    };
+    Ok(write_cog(&out.join(NORMALISED), channels.view(), &stack.grid, &options)?)
+}
+
+/// Name and version of the programs, for the files that they write.
+#[must_use]
+pub fn made_by() -> String {
+    concat!("s2-asm ", env!("CARGO_PKG_VERSION")).into()
+}
