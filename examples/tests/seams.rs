@@ -3,6 +3,7 @@
 use examples::predict::geometry;
 use ndarray::{Array2, Array3, Axis};
 use s2_patches::{WindowPlan, extract, stitch};
+use unet_burn::burn::module::Module;
 use unet_burn::burn::tensor::{Device, Distribution, Tensor};
 use unet_burn::{UNet, UNetConfig, predict};
 
@@ -13,11 +14,9 @@ fn network(levels: usize, kernel: usize) -> UNet {
         .init(&device)
         .unwrap();
     // Some life for the batch norms, whose statistics are 0 and 1 at the start: a step on an autodiff device.
-    let training = device.clone().autodiff();
     let size = model.config().output_size(1).map_or_else(smallest, |_| 1);
-    let images = Tensor::random([2, 2, size, size], Distribution::Normal(0.3, 2.0), &training);
-    use unet_burn::burn::module::Module;
-    let model = model.fork(&training);
+    let images = Tensor::random([2, 2, size, size], Distribution::Normal(0.3, 2.0), &device.autodiff());
+    let model = model.train();
     let _ = model.forward(images).unwrap();
     model.valid()
 }

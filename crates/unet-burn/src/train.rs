@@ -1,7 +1,6 @@
 //! Training on burn's own loop: Adam, focal loss, the weights of the best epoch.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::data::dataloader::DataLoaderBuilder;
@@ -124,15 +123,20 @@ pub fn train(
     let validation = loader().build(validation);
 
     let history = History::default();
+    let progress: Report = Arc::new(progress);
     let best = BestWeights::default();
-    let trainee = Trainee { unet: model, loss: config.loss };
+    let trainee = Trainee { unet: model.train(), loss: config.loss };
     let learner = Learner::new(trainee, AdamConfig::new().with_epsilon(1e-7).init(), config.learning_rate);
     let result = SupervisedTraining::new(".", training, validation)
         .metrics((LossMetric::new(),))
         .num_epochs(config.epochs)
         .with_application_logger(None)
-        .with_metric_logger(Logger { history: history.clone(), interrupter: interrupter.clone() })
-        .renderer(Box::new(Renderer { history: history.clone(), epoch: 0, total: None, progress }))
+        .with_metric_logger(Logger {
+            history: history.clone(),
+            interrupter: interrupter.clone(),
+            progress: progress.clone(),
+        })
+        .renderer(Box::new(Renderer { epoch: 0, total: None, progress }))
         .with_custom_checkpointers(best.clone(), Discard, Discard)
         .with_checkpointing_strategy(MetricCheckpointingStrategy::new(
             &LossMetric::new(),
@@ -230,6 +234,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Who is told of the progress.
+type Report = Arc<dyn Fn(Progress) + Send + Sync>;
+
 /// Losses by epoch, training and validation: burn's entries as they come.
 #[derive(Clone, Default)]
 struct History(Arc<Mutex<HashMap<(Split, usize), Vec<NumericEntry>>>>);
@@ -280,6 +287,7 @@ impl History {
 struct Logger {
     history: History,
     interrupter: Interrupter,
+    progress: Report,
 }
 
 impl MetricLogger for Logger {
@@ -303,7 +311,14 @@ impl MetricLogger for Logger {
 
     fn log_metric_definition(&mut self, _definition: MetricDefinition) {}
 
-    fn log_epoch_summary(&mut self, _summary: EpochSummary) {}
+    /// burn logs the end of an epoch behind all of its losses.
+    fn log_epoch_summary(&mut self, summary: EpochSummary) {
+        if summary.split == Split::Valid
+            && let Some(epoch) = self.history.epochs().get(summary.epoch_number - 1)
+        {
+            (self.progress)(Progress::Epoch(*epoch));
+        }
+    }
 }
 
 /// The weights of the best epoch so far, in memory.
@@ -350,21 +365,14 @@ impl<R: Checkpoint> Checkpointer<R> for Discard {
 }
 
 /// Passes burn's progress on.
-struct Renderer<F> {
-    history: History,
+struct Renderer {
     epoch: usize,
     /// Patches of the training split while it runs.
     total: Option<usize>,
-    progress: F,
+    progress: Report,
 }
 
-impl<F> fmt::Debug for Renderer<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Renderer").field("epoch", &self.epoch).finish_non_exhaustive()
-    }
-}
-
-impl<F: Fn(Progress) + Send + Sync> TrainingProgressLogger for Renderer<F> {
+impl TrainingProgressLogger for Renderer {
     fn start(&mut self, _epochs: usize, starting_epoch: usize, _items: Option<usize>, _label: Option<&str>) {
         self.epoch = starting_epoch;
     }
@@ -383,9 +391,6 @@ impl<F: Fn(Progress) + Send + Sync> TrainingProgressLogger for Renderer<F> {
 
     fn update_epoch(&mut self, epoch: usize) {
         self.epoch = epoch + 1;
-        if let Some(epoch) = self.history.epochs().get(epoch - 1) {
-            (self.progress)(Progress::Epoch(*epoch));
-        }
     }
 
     fn end(&mut self) {}
@@ -393,13 +398,13 @@ impl<F: Fn(Progress) + Send + Sync> TrainingProgressLogger for Renderer<F> {
     fn log_event_training(&mut self, _event: String) {}
 }
 
-impl<F: Send + Sync> MetricsRendererTraining for Renderer<F> {
+impl MetricsRendererTraining for Renderer {
     fn update_train(&mut self, _state: MetricState) {}
 
     fn update_valid(&mut self, _state: MetricState) {}
 }
 
-impl<F: Send + Sync> EvaluationProgressLogger for Renderer<F> {
+impl EvaluationProgressLogger for Renderer {
     fn start_global_progress(&mut self, _total_tests: usize) {}
 
     fn start_test(&mut self, _name: &str, _total_items: usize) {}
@@ -413,11 +418,11 @@ impl<F: Send + Sync> EvaluationProgressLogger for Renderer<F> {
     fn log_event_evaluation(&mut self, _event: String) {}
 }
 
-impl<F: Send + Sync> MetricsRendererEvaluation for Renderer<F> {
+impl MetricsRendererEvaluation for Renderer {
     fn update_test(&mut self, _name: EvaluationName, _state: MetricState) {}
 }
 
-impl<F: Fn(Progress) + Send + Sync> MetricsRenderer for Renderer<F> {
+impl MetricsRenderer for Renderer {
     fn manual_close(&mut self) {}
 
     fn register_metric(&mut self, _definition: MetricDefinition) {}

@@ -12,14 +12,13 @@ use unet_burn::{
     UNetConfig, predict, train,
 };
 
-/// Of the released network 31,048,321 of 31,052,801 parameters are trainable: the rest are running statistics.
+/// 4,480 of them are running statistics of batch norm; burn counts these too.
 #[test]
 fn the_released_network_has_the_published_number_of_parameters() {
     let device = Device::flex();
     for (in_channels, published) in [(24, 31_052_801), (22, 31_051_649)] {
         let model = UNetConfig { in_channels, ..UNetConfig::default() }.init(&device).unwrap();
-        let statistics = 2 * (64 + 128 + 256 + 1024 + 512 + 256);
-        assert_eq!(model.num_params() + statistics, published, "{in_channels} channels");
+        assert_eq!(model.num_params(), published, "{in_channels} channels");
         let stored = model.to_safetensors().unwrap();
         let tensors = safetensors::SafeTensors::deserialize(&stored).unwrap();
         let total: usize =

@@ -1,12 +1,13 @@
 //! The whole way on a scene that the program makes itself.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use examples::cli::{Common, check_interrupt, make_folder, peak_memory_bytes, run, write_json};
 use examples::device::{self, Chosen};
@@ -39,7 +40,7 @@ struct Args {
     #[arg(long, default_value_t = 1536)]
     size: usize,
     /// Passes over the training patches.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 10)]
     epochs: usize,
     /// Seed of the scene, the weights and the patches.
     #[arg(long, default_value_t = 0)]
@@ -115,6 +116,13 @@ fn demo(args: &Args, interrupter: &Interrupter) -> Result<()> {
     let margin = predict::geometry(&network)?.margin();
     let strips = strips(scene.stack.grid().width, 2 * margin + 1);
     let window = 284;
+    let shortest = strips.iter().map(Range::len).min().unwrap_or(0);
+    let output = network.output_size(window)?;
+    ensure!(
+        shortest >= output,
+        "--size {}: a strip of {shortest} pixels cannot hold a patch of {output}: choose 1200 or more",
+        args.size
+    );
     let mut bundle = clock.time("train", || {
         let source = Arc::new(SceneSource::new(scene, &truth)?);
         let [training, validation, _] = scene_regions(&source, &strips, margin)?;

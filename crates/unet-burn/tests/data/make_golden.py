@@ -108,12 +108,12 @@ def network():
 
 
 def focal(logit, truth, alpha, gamma):
-    p = torch.sigmoid(logit)
-    p_t = torch.where(truth == 1, p, 1 - p)
-    # log p_t by the stable binary cross-entropy: log(1 - p) loses all digits beyond a logit of 40.
+    # 1 - p_t as the sigmoid of the other side, and log p_t by the stable binary cross-entropy: 1 - sigmoid(logit)
+    # loses all digits beyond a logit of 40.
+    other = torch.where(truth == 1, torch.sigmoid(-logit), torch.sigmoid(logit))
     ce = F.binary_cross_entropy_with_logits(logit, truth, reduction="none")
     alpha_t = torch.where(truth == 1, alpha, 1 - alpha)
-    return alpha_t * (1 - p_t) ** gamma * ce
+    return alpha_t * other**gamma * ce
 
 
 def losses():
