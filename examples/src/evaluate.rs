@@ -92,19 +92,17 @@ pub fn histogram(
 ) -> Result<ScoreHistogram> {
     let part = ndarray::s![.., columns];
     let mut histogram = ScoreHistogram::new();
-    histogram.add(
-        probabilities.slice(part.clone()),
-        truth.mines.slice(part.clone()),
-        Some(truth.valid.slice(part)),
-    )?;
+    histogram.add(probabilities.slice(part), truth.mines.slice(part), Some(truth.valid.slice(part)))?;
     Ok(histogram)
 }
+
+type Score = fn(&Scores) -> Option<f64>;
 
 /// Scores side by side, for the terminal.
 #[must_use]
 pub fn table(columns: &[(&str, &Scores)]) -> String {
     let score = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.3}"));
-    let rows: [(&str, fn(&Scores) -> Option<f64>); 8] = [
+    let rows: [(&str, Score); 8] = [
         ("IoU", |scores| scores.iou),
         ("precision", |scores| scores.precision),
         ("recall", |scores| scores.recall),

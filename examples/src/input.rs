@@ -32,7 +32,7 @@ impl Scene {
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(STACK);
         let stack = GeoTiff::open(&path)?;
-        let statistics = Statistics::load(&folder.join(STATISTICS))?;
+        let statistics = Statistics::load(folder.join(STATISTICS))?;
         let expected = statistics.bands.iter().map(|band| band.band.as_str()).chain([SCL]);
         ensure!(
             expected.eq(stack.band_names().iter().map(String::as_str)),

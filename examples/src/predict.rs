@@ -138,7 +138,7 @@ pub fn write_maps(
         metadata: metadata.clone(),
         ..CogOptions::default()
     };
-    write_cog(&out.join(PROBABILITY), probabilities.insert_axis(Axis(0)), &grid, &options)?;
+    write_cog(out.join(PROBABILITY), probabilities.insert_axis(Axis(0)), &grid, &options)?;
     check_interrupt()?;
 
     let mask = probabilities.mapv(|probability| match probability {
@@ -155,7 +155,7 @@ pub fn write_maps(
         colors: Some(colors),
         ..CogOptions::default()
     };
-    write_cog(&out.join(MASK), mask.view().insert_axis(Axis(0)), &grid, &options)?;
+    write_cog(out.join(MASK), mask.view().insert_axis(Axis(0)), &grid, &options)?;
     check_interrupt()?;
     write_polygons(
         &out.join(POLYGONS),

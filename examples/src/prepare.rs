@@ -24,7 +24,7 @@ pub fn prepare(product: &Path, out: &Path, normalised: bool, quiet: bool) -> Res
     let statistics = statistics(&product, &stack)?;
     check_interrupt()?;
     write_stack(&out.join(STACK), &stack, &grid, &product)?;
-    statistics.save(&out.join(STATISTICS))?;
+    statistics.save(out.join(STATISTICS))?;
     if normalised {
         check_interrupt()?;
         write_normalised(out)?;
@@ -143,7 +143,7 @@ fn write_normalised(out: &Path) -> Result<()> {
         ],
         ..CogOptions::default()
     };
-    Ok(write_cog(&out.join(NORMALISED), channels.view(), &stack.grid, &options)?)
+    Ok(write_cog(out.join(NORMALISED), channels.view(), &stack.grid, &options)?)
 }
 
 /// Name and version of the programs, for the files that they write.

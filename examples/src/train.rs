@@ -191,7 +191,7 @@ impl Patches {
                 let region = rng.random_range(0..self.regions.len());
                 let Window { row, col, height, width } = self.regions[region].window;
                 let (last_row, last_col) = (row + height - self.output, col + width - self.output);
-                let (row, col) = if index % 2 == 0 && !positives[region].is_empty() {
+                let (row, col) = if index.is_multiple_of(2) && !positives[region].is_empty() {
                     let (r, c) = positives[region][rng.random_range(0..positives[region].len())];
                     let mut around = |pixel: usize, first: usize, last: usize| {
                         (pixel.saturating_sub(rng.random_range(0..self.output))).clamp(first, last)

@@ -239,7 +239,10 @@ type Report = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// Losses by epoch, training and validation: burn's entries as they come.
 #[derive(Clone, Default)]
-struct History(Arc<Mutex<HashMap<(Split, usize), Vec<NumericEntry>>>>);
+struct History(Arc<Mutex<Entries>>);
+
+/// burn's entries by split and epoch.
+type Entries = HashMap<(Split, usize), Vec<NumericEntry>>;
 
 impl History {
     fn mean(&self, split: &Split, epoch: usize) -> Option<f64> {

@@ -85,8 +85,7 @@ impl UNet {
             x = down;
         }
         x = self.bottleneck.forward(x); // [batch, filters·2^levels, …]
-        for decoder in &self.decoder {
-            let skip = skips.pop().expect("each decoder step has its encoder step");
+        for (decoder, skip) in self.decoder.iter().zip(skips.into_iter().rev()) {
             x = decoder.forward(x, skip);
         }
         Ok(self.head.forward(x)) // [batch, 1, height − loss, width − loss]

@@ -10,6 +10,7 @@ use unet_burn::{FocalLoss, UNet, UNetConfig};
 
 const CHANNELS: usize = 3;
 const SIZE: usize = 100;
+const PIXELS: u32 = 3 * 100 * 100;
 
 fn data(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
@@ -27,7 +28,7 @@ fn network(device: &Device) -> UNet {
 
 /// The same numbers as the script's: exact in f32.
 fn image() -> Vec<f32> {
-    (0..(CHANNELS * SIZE * SIZE) as u32).map(|index| (index * 7919 % 2048) as f32 / 1024.0 - 1.0).collect()
+    (0..PIXELS).map(|index| (index * 7919 % 2048) as f32 / 1024.0 - 1.0).collect()
 }
 
 fn logits(device: &Device) -> Vec<f32> {
