@@ -122,7 +122,7 @@ pub fn scl(classes: ArrayView2<'_, u8>) -> Result<RgbImage> {
 
 /// A map of probabilities, 0 to 1, with a colour bar; `NaN` is nodata (dark grey).
 ///
-/// Equal steps of probability are equal steps of lightness (see [`color_of`]). A reduced scene shows block means.
+/// Equal steps of probability are equal steps of lightness (see `color_of`). A reduced scene shows block means.
 ///
 /// # Errors
 ///
