@@ -127,7 +127,7 @@ fn the_whole_way_in_small() {
             .arg("--out")
             .arg(&maps)
             .args(["--window", "573"]),
-        &["573 is no valid input size", "572 or 580"],
+        &["input size 573 does not fit", "572 and 580"],
     );
 
     // A model of another recipe.

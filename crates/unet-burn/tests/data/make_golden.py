@@ -108,10 +108,10 @@ def network():
 
 
 def focal(logit, truth, alpha, gamma):
-    # 1 - p_t as the sigmoid of the other side, and log p_t by the stable binary cross-entropy: 1 - sigmoid(logit)
-    # loses all digits beyond a logit of 40.
-    other = torch.where(truth == 1, torch.sigmoid(-logit), torch.sigmoid(logit))
-    ce = F.binary_cross_entropy_with_logits(logit, truth, reduction="none")
+    # 1 - p_t is the sigmoid of the other side. Neither it nor log p_t may come from 1 - sigmoid(logit), which loses
+    # all digits beyond a logit of 40, as PyTorch's own cross-entropy does for the class 0.
+    z = torch.where(truth == 1, logit, -logit)
+    other, ce = torch.sigmoid(-z), -F.logsigmoid(z)
     alpha_t = torch.where(truth == 1, alpha, 1 - alpha)
     return alpha_t * other**gamma * ce
 
