@@ -1,5 +1,6 @@
 //! What all programs share: options, logs, progress bars, Ctrl-C, exit codes.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,6 +51,7 @@ pub fn run(common: &Common, program: impl FnOnce(&Interrupter) -> Result<()>) ->
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .init();
     let interrupter = Interrupter::new();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use ndarray::{Array2, Array3, ArrayView2, Axis, s};
 use s2_io::{CogOptions, GeoTiff, Grid, Overviews, write_cog};
 use s2_patches::{Geometry, PatchWindow, WindowPlan, extract, stitch};
@@ -112,6 +112,7 @@ pub fn predict(
     let scene = Scene::open(folder)?;
     let threshold =
         threshold.or(bundle.threshold).context("the model has no threshold: name one with --threshold")?;
+    ensure!((0.0..=1.0).contains(&threshold), "threshold {threshold} is no probability");
     let probabilities = probabilities(&scene, bundle, device, window, quiet)?;
     write_maps(out, &scene.stack, &scene.statistics.product, probabilities.view(), threshold, quiet)
 }
