@@ -75,8 +75,8 @@ fn a_graphics_adapter_gives_pytorchs_logits() {
     let cpu: Vec<f64> = logits(&Device::flex()).into_iter().map(f64::from).collect();
     let parity = relative_error(&ours, &cpu);
     println!("{:?}: relative error {error:.2e}, to the CPU {parity:.2e}", device.identity().map(|i| i.name));
-    // GPUs may round products to TF32 or reorder sums: f32 kernels stay within 1e-5, tensor cores within 1e-2.
-    assert!(error <= 1e-2, "relative error {error}");
+    // The same f32 sums in another order: as far from PyTorch, and so from the CPU, as the CPU may be.
+    assert!(error <= 1e-5 && parity <= 1e-5, "relative error {error}, to the CPU {parity}");
 }
 
 #[test]
