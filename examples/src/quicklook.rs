@@ -6,31 +6,26 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Once;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use image::{ImageFormat, Rgb, RgbImage, imageops};
+use anyhow::{Result, ensure};
+use image::{ImageFormat, Rgb, RgbImage};
 use ndarray::{Array2, ArrayView2, Zip};
-use plotters::coord::Shift;
-use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::HPos;
 use s2_io::write_atomic;
 use s2_scl::SceneClass;
-use unet_burn::Epoch;
+
+pub use self::loss_curve::loss_curve;
+use self::page::{INK, as_f64, int, page_width, style, text_size, with_legend, with_strip, write};
+
+mod loss_curve;
+mod page;
 
 /// No picture of a scene has a longer side, in pixels (the strip with the legend comes on top of it).
 pub const LONGEST_SIDE: usize = 1600;
 /// Scenes with a shorter longest side are enlarged by whole pixels, as far as this side allows.
 const SMALL_SIDE: usize = 800;
-/// A page is at least so wide, that a legend has room, in pixels.
-const NARROWEST_PAGE: u32 = 560;
-
 const NODATA: [u8; 3] = [58, 58, 62];
-const PAGE: [u8; 3] = [246, 246, 248];
-const INK: RGBColor = RGBColor(40, 40, 46);
-const FAINT: RGBColor = RGBColor(226, 226, 230);
-
 /// Display gamma: brightens the dark end, where vegetation and water are told apart.
 const GAMMA: f32 = 1.6;
 /// Clouds must not turn the land black: the stretch ends at this reflectance, which few land covers pass, or at
@@ -245,109 +240,6 @@ pub fn mask_over_image(
     with_legend(&picture, &legend)
 }
 
-/// Training and validation loss by epoch, the epoch of the lowest validation loss marked.
-///
-/// The axis is logarithmic when the largest loss is more than 20 times the smallest. Losses that are not finite
-/// leave a gap.
-///
-/// # Errors
-///
-/// When no epoch has a finite loss.
-pub fn loss_curve(history: &[Epoch]) -> Result<RgbImage> {
-    let losses =
-        || history.iter().flat_map(|e| [e.training_loss, e.validation_loss]).filter(|loss| loss.is_finite());
-    let (low, high) = (losses().fold(f64::INFINITY, f64::min), losses().fold(f64::NEG_INFINITY, f64::max));
-    ensure!(low <= high, "no epoch of the {} has a finite loss: nothing to draw", history.len());
-    let first = history.iter().map(|e| e.epoch).min().unwrap_or(1);
-    let last = history.iter().map(|e| e.epoch).max().unwrap_or(1);
-    // A single epoch has room on both sides.
-    let epochs = as_f64(first) - if first == last { 1.0 } else { 0.0 }
-        ..as_f64(last) + if first == last { 1.0 } else { 0.0 };
-    if low > 0.0 && high / low > 20.0 {
-        draw_losses(history, epochs, (low / 1.3..high * 1.3).log_scale())
-    } else {
-        let room = 0.06 * (high - low).max(high.abs() * 1e-3).max(1e-9);
-        let bottom = if low >= 0.0 && low < 0.3 * high { 0.0 } else { low - room };
-        draw_losses(history, epochs, bottom..high + room)
-    }
-}
-
-fn draw_losses<Y>(history: &[Epoch], epochs: std::ops::Range<f64>, losses: Y) -> Result<RgbImage>
-where
-    Y: AsRangedCoord<Value = f64>,
-    Y::CoordDescType: ValueFormatter<f64>,
-{
-    const TRAINING: RGBColor = RGBColor(0, 96, 168);
-    const VALIDATION: RGBColor = RGBColor(214, 92, 0);
-    draw((960, 600), |page| {
-        let mut chart = ChartBuilder::on(page)
-            .margin(28)
-            .margin_right(44)
-            .x_label_area_size(58)
-            .y_label_area_size(88)
-            .build_cartesian_2d(epochs.clone(), losses)?;
-        chart
-            .configure_mesh()
-            .x_desc("epoch")
-            .y_desc("loss")
-            .axis_desc_style(style(22))
-            .label_style(style(19))
-            .axis_style(INK)
-            .bold_line_style(FAINT)
-            .light_line_style(TRANSPARENT)
-            .x_labels((history.len() + 1).clamp(3, 11))
-            .y_labels(8)
-            .x_label_formatter(&|epoch| {
-                // Between two epochs there is nothing to name.
-                if epoch.fract().abs() < 1e-9 { format!("{epoch:.0}") } else { String::new() }
-            })
-            .y_label_formatter(&|loss| number(*loss))
-            .draw()?;
-
-        let mut line = |name: &str, color: RGBColor, loss: fn(&Epoch) -> f64| -> Result<()> {
-            let mut label = Some(name.to_owned());
-            for run in history.split(|e| !loss(e).is_finite()).filter(|run| !run.is_empty()) {
-                let points = || run.iter().map(|e| (as_f64(e.epoch), loss(e)));
-                let drawn = chart.draw_series(LineSeries::new(points(), color.stroke_width(3)))?;
-                if let Some(name) = label.take() {
-                    drawn
-                        .label(name)
-                        .legend(move |(x, y)| Rectangle::new([(x, y - 2), (x + 26, y + 2)], color.filled()));
-                }
-                if history.len() <= 40 || run.len() == 1 {
-                    chart.draw_series(points().map(|point| Circle::new(point, 4, color.filled())))?;
-                }
-            }
-            Ok(())
-        };
-        line("training", TRAINING, |e| e.training_loss)?;
-        line("validation", VALIDATION, |e| e.validation_loss)?;
-
-        let best = history
-            .iter()
-            .filter(|e| e.validation_loss.is_finite())
-            .min_by(|a, b| a.validation_loss.total_cmp(&b.validation_loss));
-        if let Some(best) = best {
-            let at = (as_f64(best.epoch), best.validation_loss);
-            let name = format!("lowest: {} in epoch {}", number(best.validation_loss), best.epoch);
-            chart
-                .draw_series([Circle::new(at, 9, VALIDATION.stroke_width(2))])?
-                .label(name)
-                .legend(|(x, y)| Circle::new((x + 13, y), 7, VALIDATION.stroke_width(2)));
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .margin(14)
-            .legend_area_size(38)
-            .label_font(style(20))
-            .background_style(RGBColor(PAGE[0], PAGE[1], PAGE[2]).mix(0.9))
-            .border_style(FAINT)
-            .draw()?;
-        Ok(())
-    })
-}
-
 // The marks of `mask_over_image`, and their colours in this order.
 const UNMARKED: u8 = 0;
 const FOUND: u8 = 1;
@@ -461,110 +353,10 @@ fn blend(Rgb(under): Rgb<u8>, over: [u8; 3], strength: f32) -> Rgb<u8> {
     Rgb([mix(0), mix(1), mix(2)])
 }
 
-fn page_width(image: &RgbImage) -> u32 {
-    image.width().max(NARROWEST_PAGE)
-}
-
-fn text_size(page_width: u32) -> u32 {
-    (page_width / 52).clamp(16, 28)
-}
-
-/// The picture on a page, with colours and their names below it, in as many lines as they need.
-fn with_legend(image: &RgbImage, entries: &[([u8; 3], String)]) -> Result<RgbImage> {
-    let width = page_width(image);
-    let text = text_size(width);
-    let (line, square, gap) = (text * 7 / 4, text, text / 2);
-    let mut places = Vec::with_capacity(entries.len());
-    let (mut x, mut y) = (gap * 2, gap);
-    draw((width, 1), |page| {
-        for (_, name) in entries {
-            let (name_width, _) = page.estimate_text_size(name, &style(text))?;
-            let needed = square + gap + name_width;
-            if x > gap * 2 && x + needed + gap * 2 > width {
-                (x, y) = (gap * 2, y + line);
-            }
-            places.push((x, y));
-            x += needed + gap * 3;
-        }
-        Ok(())
-    })?;
-    with_strip(image, y + line + gap, |page| {
-        for ((color, name), &(x, y)) in entries.iter().zip(&places) {
-            let corners =
-                [(int(x), int(y + (line - square) / 2)), (int(x + square), int(y + (line + square) / 2))];
-            let [r, g, b] = *color;
-            page.draw(&Rectangle::new(corners, RGBColor(r, g, b).filled()))?;
-            page.draw(&Rectangle::new(corners, INK))?;
-            write(page, name, text, (int(x + square + gap), int(y + line / 2)), HPos::Left)?;
-        }
-        Ok(())
-    })
-}
-
-type Page<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-
-/// The picture, in the middle of a page as wide as it or as a legend needs, above a strip that `below` draws.
-fn with_strip(
-    image: &RgbImage,
-    height: u32,
-    below: impl FnOnce(&Page<'_>) -> Result<()>,
-) -> Result<RgbImage> {
-    let width = page_width(image);
-    let strip = draw((width, height), below)?;
-    let mut page = RgbImage::from_pixel(width, image.height() + height, Rgb(PAGE));
-    imageops::replace(&mut page, image, i64::from((width - image.width()) / 2), 0);
-    imageops::replace(&mut page, &strip, 0, i64::from(image.height()));
-    Ok(page)
-}
-
-/// A page `(width, height)` that `content` draws on.
-fn draw((width, height): (u32, u32), content: impl FnOnce(&Page<'_>) -> Result<()>) -> Result<RgbImage> {
-    static FONT: Once = Once::new();
-    FONT.call_once(|| {
-        // It fails only for a broken font; then the first text says so.
-        let font = epaint_default_fonts::UBUNTU_LIGHT;
-        let _ = plotters::style::register_font("sans-serif", FontStyle::Normal, font);
-    });
-    let mut image = RgbImage::from_pixel(width, height, Rgb(PAGE));
-    {
-        let page = BitMapBackend::with_buffer(&mut image, (width, height)).into_drawing_area();
-        content(&page).context("cannot draw the picture")?;
-        page.present().map_err(|error| anyhow!("cannot draw the picture: {error}"))?;
-    }
-    Ok(image)
-}
-
-fn style(size: u32) -> TextStyle<'static> {
-    ("sans-serif", size).into_font().color(&INK)
-}
-
-/// Writes with the middle of the small letters at the height of `at`.
-fn write(page: &Page<'_>, text: &str, size: u32, (x, y): (i32, i32), horizontal: HPos) -> Result<()> {
-    let style = style(size).pos(Pos::new(horizontal, VPos::Center));
-    Ok(page.draw_text(text, &style, (x, y + int(size) / 10))?)
-}
-
-/// A loss in about three significant digits, without zeros that say nothing.
-fn number(value: f64) -> String {
-    let decimals = match value.abs() {
-        0.0 => 0,
-        small if small < 1e-4 => return format!("{value:.1e}"),
-        small if small < 0.1 => 4,
-        small if small < 1.0 => 3,
-        _ => 2,
-    };
-    let text = format!("{value:.decimals$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
-}
-
 /// 0..=1 to 0..=255, clipped.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=255 before")]
 fn byte(level: f32) -> u8 {
     (level * 255.0).round().clamp(0.0, 255.0) as u8
-}
-
-fn as_f64(count: usize) -> f64 {
-    count as f64
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "a fraction between 0 and 1")]
@@ -575,10 +367,6 @@ fn single(fraction: f64) -> f32 {
 /// Sizes of pictures are a few thousand pixels.
 fn px(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
-}
-
-fn int(size: u32) -> i32 {
-    i32::try_from(size).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]
@@ -659,29 +447,9 @@ mod tests {
         let none = Array2::<f32>::zeros((0, 5));
         let wrong = probability(none.view()).unwrap_err().to_string();
         assert!(wrong.contains("0 × 5"), "{wrong}");
-        let diverged = Epoch { epoch: 1, training_loss: f64::NAN, validation_loss: f64::INFINITY };
-        let wrong = loss_curve(&[diverged]).unwrap_err().to_string();
-        assert!(wrong.contains("no epoch of the 1"), "{wrong}");
         let picture = RgbImage::new(7, 7);
         let wrong = mask_over_image(&picture, a.mapv(|_| true).view(), None).unwrap_err().to_string();
         assert!(wrong.contains("7 rows"), "{wrong}");
-    }
-
-    #[test]
-    fn every_kind_of_history_is_drawn() -> Result<()> {
-        let epoch =
-            |epoch: usize, loss: f64| Epoch { epoch, training_loss: loss, validation_loss: loss * 1.1 };
-        let constant: Vec<_> = (1..=5).map(|e| epoch(e, 0.25)).collect();
-        let falling: Vec<_> = (1..=300).map(|e| epoch(e, 1.0 / as_f64(e))).collect();
-        let with_gap = [epoch(1, 1.0), epoch(2, f64::NAN), epoch(3, 0.5)];
-        let zero = [epoch(1, 0.0), epoch(2, 0.0)];
-        for history in [&constant[..], &falling, &with_gap, &zero, &constant[..1]] {
-            let plot = loss_curve(history)?;
-            let colored =
-                plot.pixels().filter(|p| p.0.iter().max() > p.0.iter().min().map(|v| v + 60).as_ref());
-            assert!(colored.count() > 100, "no line in the plot of {} epochs", history.len());
-        }
-        Ok(())
     }
 
     #[test]
@@ -702,11 +470,5 @@ mod tests {
         assert_eq!(image::open(&path)?.into_rgb8(), picture);
         assert!(save(&folder.path().join("missing/scl.png"), &picture).is_err());
         Ok(())
-    }
-
-    #[test]
-    fn losses_are_written_without_zeros_that_say_nothing() {
-        let written = [0.0, 0.2, 0.02, 0.0184, 1.0, 2.345, 100.0, 0.000_012].map(number);
-        assert_eq!(written, ["0", "0.2", "0.02", "0.0184", "1", "2.35", "100", "1.2e-5"]);
     }
 }
