@@ -28,8 +28,6 @@ pub struct Chosen {
     pub device: Device,
     /// Kind and name in words.
     pub name: String,
-    /// Whether the network shares the cores with the rest of the program.
-    pub is_cpu: bool,
 }
 
 /// Opens the device, and says in one line which one it is.
@@ -55,7 +53,7 @@ pub fn open(choice: DeviceChoice) -> Result<Chosen> {
 
 fn cpu() -> Chosen {
     let name = format!("cpu, {} threads", rayon::current_num_threads());
-    Chosen { device: Device::flex(), name, is_cpu: true }
+    Chosen { device: Device::flex(), name }
 }
 
 /// The first adapter that is hardware: discrete before integrated before virtual.
@@ -69,7 +67,7 @@ fn adapter(kind: DeviceKind, api: WgpuBackend) -> Result<Chosen> {
         Ok(device) => {
             let adapter =
                 device.identity().map_or_else(|| "unnamed adapter".into(), |identity| identity.name);
-            Ok(Chosen { device, name: format!("wgpu, {adapter}"), is_cpu: false })
+            Ok(Chosen { device, name: format!("wgpu, {adapter}") })
         }
         Err(error) => bail!("no graphics adapter can be used ({error}): use --device cpu"),
     }

@@ -18,7 +18,7 @@ use unet_burn::{
     Bundle, IGNORE_INDEX, Patch, Progress, Recipe, Trained, TrainingConfig, TrainingRecord, UNetConfig,
 };
 
-use crate::cli::{Interrupted, progress_bar};
+use crate::cli::{check_interrupt, progress_bar};
 use crate::device::Chosen;
 use crate::evaluate::Truth;
 use crate::input::{Scene, no_data, normalization};
@@ -52,6 +52,14 @@ impl SceneSource {
                 |&mine, &valid, &no_data| if valid && !no_data { u8::from(mine) } else { IGNORE_INDEX },
             );
         Ok(Self { scene, stack, truth: classes })
+    }
+}
+
+impl SceneSource {
+    /// The scene itself.
+    #[must_use]
+    pub fn scene(&self) -> &Scene {
+        &self.scene
     }
 }
 
@@ -385,20 +393,8 @@ impl Run<'_> {
         let outcome =
             unet_burn::train(model, &self.training, training, validation, device, self.interrupter, progress);
         bar.finish_and_clear();
-        let Trained { model, history, best_epoch, interrupted } = match outcome {
-            Err(_)
-                if self
-                    .interrupter
-                    .interruption()
-                    .is_some_and(|stop| stop.reason.as_deref() == Some("Ctrl-C")) =>
-            {
-                return Err(Interrupted.into());
-            }
-            outcome => outcome?,
-        };
-        if interrupted {
-            return Err(Interrupted.into());
-        }
+        check_interrupt()?;
+        let Trained { model, history, best_epoch, .. } = outcome?;
         let record = TrainingRecord {
             config: self.training,
             history,

@@ -171,8 +171,8 @@ fn train_scene(args: &Args, device: &Chosen, interrupter: &Interrupter) -> Resul
         Patches::random(vec![training], &network, args.window, count, args.seed)?,
         Patches::grid(vec![validation], &network, args.window)?,
     )?;
-    let scene = Scene::open(&args.data)?;
-    let probabilities = predict::probabilities(&scene, &bundle, device, args.window, args.common.quiet)?;
+    let probabilities =
+        predict::probabilities(source.scene(), &bundle, device, args.window, args.common.quiet)?;
     let histogram = evaluate::histogram(&probabilities, &truth, strips[1].clone())?;
     choose_threshold(&mut bundle, &histogram)?;
     Ok(bundle)
