@@ -151,3 +151,42 @@ fn write_normalised(out: &Path) -> Result<()> {
 pub fn made_by() -> String {
     concat!("s2-asm ", env!("CARGO_PKG_VERSION")).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::scene::{fill_layer, write_scene};
+
+    const SIZE: usize = 192;
+
+    /// Prepares a small product after a change: the error, and that no file is left.
+    fn refused(change: impl FnOnce(&PathBuf)) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let product = write_scene(folder.path(), SIZE, 1, &|_| Ok(())).unwrap().product;
+        change(&product);
+        let out = folder.path().join("out");
+        let error = prepare(&product, &out, false, true).unwrap_err();
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0, "no file is left");
+        format!("{error:#}")
+    }
+
+    #[test]
+    fn a_scene_of_clouds_is_refused() {
+        let error = refused(|product| fill_layer(product, "SCL", 20, SIZE / 2, 9));
+        assert!(error.contains("_T29NPJ_") && error.contains("band B02 has no valid pixel"), "{error}");
+    }
+
+    #[test]
+    fn a_band_without_data_is_refused() {
+        let error = refused(|product| fill_layer(product, "B11", 20, SIZE / 2, 0));
+        assert!(error.contains("band B11 has no valid pixel, all are nodata"), "{error}");
+    }
+
+    #[test]
+    fn a_constant_band_is_refused() {
+        let error = refused(|product| fill_layer(product, "B04", 10, SIZE, 2000));
+        assert!(error.contains("band B04 is constant") && error.contains("are both 1000"), "{error}");
+    }
+}

@@ -80,6 +80,9 @@ fn to_polygon(outline: &[stroke::Point]) -> Polygon<f64> {
 }
 
 #[cfg(test)]
+pub(crate) use safe::fill_layer;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::fs;

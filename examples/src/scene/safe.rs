@@ -160,6 +160,17 @@ fn write_files(
     Ok(())
 }
 
+/// Puts one value into all pixels of a layer of a product, for tests of scenes that cannot be used.
+#[cfg(test)]
+pub(crate) fn fill_layer(product: &Path, layer: &str, resolution_m: u32, pixels: usize, value: u16) {
+    let path =
+        format!("GRANULE/{GRANULE}/IMG_DATA/R{resolution_m}m/{TILE}_{SENSING}_{layer}_{resolution_m}m.jp2");
+    let bits = if layer == "SCL" { 8 } else { 15 };
+    let samples = ndarray::Array2::from_elem((pixels, pixels), value);
+    let layout = Layout { resolution_m, bits, origin: ORIGIN, epsg: EPSG };
+    fs::write(product.join(path), jp2::encode(samples.view(), &layout).unwrap()).unwrap();
+}
+
 /// Writes and syncs one file; its size and SHA3-256 in hexadecimal.
 fn write_file(folder: &Path, path: &str, bytes: &[u8]) -> Result<(usize, String)> {
     let file = folder.join(path);
