@@ -1,35 +1,34 @@
 //! The markers of a codestream (ISO/IEC 15444-1 Annex A): image and tile sizes, and where the data of each tile lie.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::boxes::be;
+use crate::rect::Rect;
 use crate::{Component, Error, Limits, Result};
 
 /// Marker codes (Table A.2), without their leading 0xff.
-mod marker {
-    pub(super) const SOC: u8 = 0x4f;
-    pub(super) const CAP: u8 = 0x50;
-    pub(super) const SIZ: u8 = 0x51;
-    pub(super) const COD: u8 = 0x52;
-    pub(super) const COC: u8 = 0x53;
-    pub(super) const TLM: u8 = 0x55;
-    pub(super) const PLM: u8 = 0x57;
-    pub(super) const PLT: u8 = 0x58;
-    pub(super) const QCD: u8 = 0x5c;
-    pub(super) const QCC: u8 = 0x5d;
-    pub(super) const RGN: u8 = 0x5e;
-    pub(super) const POC: u8 = 0x5f;
-    pub(super) const PPM: u8 = 0x60;
-    pub(super) const PPT: u8 = 0x61;
-    pub(super) const CRG: u8 = 0x63;
-    pub(super) const COM: u8 = 0x64;
-    pub(super) const SOT: u8 = 0x90;
-    pub(super) const SOD: u8 = 0x93;
-    pub(super) const EOC: u8 = 0xd9;
+pub(crate) mod marker {
+    pub(crate) const SOC: u8 = 0x4f;
+    pub(crate) const CAP: u8 = 0x50;
+    pub(crate) const SIZ: u8 = 0x51;
+    pub(crate) const COD: u8 = 0x52;
+    pub(crate) const COC: u8 = 0x53;
+    pub(crate) const TLM: u8 = 0x55;
+    pub(crate) const PLM: u8 = 0x57;
+    pub(crate) const PLT: u8 = 0x58;
+    pub(crate) const QCD: u8 = 0x5c;
+    pub(crate) const QCC: u8 = 0x5d;
+    pub(crate) const RGN: u8 = 0x5e;
+    pub(crate) const POC: u8 = 0x5f;
+    pub(crate) const PPM: u8 = 0x60;
+    pub(crate) const PPT: u8 = 0x61;
+    pub(crate) const CRG: u8 = 0x63;
+    pub(crate) const COM: u8 = 0x64;
+    pub(crate) const SOT: u8 = 0x90;
+    pub(crate) const SOD: u8 = 0x93;
+    pub(crate) const EOC: u8 = 0xd9;
 }
-
-/// The decoder counts quality layers in the bits of a word.
-const MAX_LAYERS: u64 = 32;
 
 /// Image and tile sizes (A.5.1). Positions are those of the reference grid.
 #[derive(Debug)]
@@ -45,11 +44,14 @@ pub(crate) struct Size {
 
 /// The index of a codestream: header segments that decoding needs, and the tile-parts of each tile.
 pub(crate) struct Codestream<'a> {
-    data: &'a [u8],
+    pub(crate) data: &'a [u8],
     pub(crate) size: Size,
     siz: Range<usize>,
-    header: Vec<Range<usize>>,
+    pub(crate) header: Vec<Range<usize>>,
     parts: Vec<Vec<Range<usize>>>,
+    /// Decomposition levels that all components have, as the main header says.
+    pub(crate) levels: u32,
+    pub(crate) layers: u64,
 }
 
 impl<'a> Codestream<'a> {
@@ -63,7 +65,7 @@ impl<'a> Codestream<'a> {
         let size = size(data, &siz, limits)?;
         walk.tiles = (0..size.tile_count()).map(|_| Tile::default()).collect();
 
-        let mut style = Style { size: &size, limits, layers: MAX_LAYERS };
+        let mut style = Style { size: &size, limits, layers: 1, levels: u32::MAX };
         let mut header = Vec::new();
         let (mut has_cod, mut has_qcd) = (false, false);
         loop {
@@ -104,12 +106,41 @@ impl<'a> Codestream<'a> {
             return Err(walk.truncated());
         }
         let parts = walk.tiles.into_iter().map(|tile| tile.parts).collect();
-        Ok(Self { data, size, siz, header, parts })
+        let Style { levels, layers, .. } = style;
+        Ok(Self { data, size, siz, header, parts, levels, layers })
     }
 
     /// Where the first tile-part of a tile begins.
     pub(crate) fn tile_offset(&self, tile: usize) -> usize {
         self.parts[tile].first().map_or(0, |part| part.start)
+    }
+
+    /// The marker segments of a tile-part's header, and its data.
+    fn part(&self, part: &Range<usize>) -> (Vec<Range<usize>>, &'a [u8]) {
+        let mut walk = Walk { data: self.data, end: part.end, at: part.start + 12, tiles: Vec::new() };
+        let mut segments = Vec::new();
+        // The headers have been checked, so nothing fails.
+        while let Ok(code) = walk.marker() {
+            match code {
+                marker::SOD => break,
+                0x30..=0x3f => {}
+                _ => segments.extend(walk.segment()),
+            }
+        }
+        (segments, &self.data[walk.at..part.end])
+    }
+
+    /// The marker segments in the headers of a tile.
+    pub(crate) fn tile_segments(&self, tile: usize) -> Vec<Range<usize>> {
+        self.parts[tile].iter().flat_map(|part| self.part(part).0).collect()
+    }
+
+    /// The packets of a tile.
+    pub(crate) fn tile_data(&self, tile: usize) -> Cow<'a, [u8]> {
+        match &self.parts[tile][..] {
+            [part] => Cow::Borrowed(self.part(part).1),
+            parts => Cow::Owned(parts.iter().flat_map(|part| self.part(part).1).copied().collect()),
+        }
     }
 
     /// A codestream of its own that holds one tile, at its place on the reference grid: precincts and code-blocks
@@ -157,12 +188,23 @@ impl Size {
         (self.x.end - self.tile_x0).div_ceil(self.tile_width) as usize
     }
 
-    fn tile_rows(&self) -> usize {
+    pub(crate) fn tile_rows(&self) -> usize {
         (self.y.end - self.tile_y0).div_ceil(self.tile_height) as usize
     }
 
     fn tile_count(&self) -> usize {
         self.tile_rows() * self.tile_cols()
+    }
+
+    /// The image on the reference grid.
+    pub(crate) fn rect(&self) -> Rect {
+        Rect { x0: self.x.start, y0: self.y.start, x1: self.x.end, y1: self.y.end }
+    }
+
+    /// A tile on the reference grid.
+    pub(crate) fn tile_rect(&self, tile: usize) -> Rect {
+        let (x, y) = self.tile(tile);
+        Rect { x0: x.start, y0: y.start, x1: x.end, y1: y.end }
     }
 
     /// Columns and rows of the reference grid that a tile covers (B-7 to B-10).
@@ -373,7 +415,7 @@ fn size(data: &[u8], siz: &Range<usize>, limits: &Limits) -> Result<Size> {
     if bytes[40..].as_chunks::<3>().0.iter().any(|&[_, dx, dy]| (dx, dy) != (1, 1)) {
         return Err(unsupported("subsampled components"));
     }
-    if let Some(component) = size.components.iter().find(|c| c.bits > 24) {
+    if let Some(component) = size.components.iter().find(|c| c.bits > 16) {
         return Err(unsupported(&format!("{}-bit samples", component.bits)));
     }
     let samples = |height: u32, width: u32| {
@@ -394,6 +436,7 @@ struct Style<'a> {
     size: &'a Size,
     limits: &'a Limits,
     layers: u64,
+    levels: u32,
 }
 
 impl Style<'_> {
@@ -401,10 +444,13 @@ impl Style<'_> {
         if code == marker::COD {
             self.layers = data.get(segment.start + 6..segment.start + 8).map_or(0, be);
         }
-        self.check_tile(data, code, segment)
+        let levels = self.check_tile(data, code, segment)?;
+        self.levels = self.levels.min(levels);
+        Ok(())
     }
 
-    fn check_tile(&self, data: &[u8], code: u8, segment: &Range<usize>) -> Result<()> {
+    /// Checks a segment of a tile and gives its number of decomposition levels.
+    fn check_tile(&self, data: &[u8], code: u8, segment: &Range<usize>) -> Result<u32> {
         let wrong = |what: &str| damaged(segment.start, format!("a coding style with {what}"));
         // Positions after the marker and the length (Tables A.12 and A.22).
         let (style_at, levels_at) = match code {
@@ -427,9 +473,6 @@ impl Style<'_> {
         }
         if layers == 0 {
             return Err(wrong("no quality layer"));
-        }
-        if layers > MAX_LAYERS {
-            return Err(unsupported(&format!("{layers} quality layers (more than {MAX_LAYERS})")));
         }
         if block_style & 0x40 != 0 {
             return Err(unsupported("high-throughput JPEG 2000 code-blocks"));
@@ -476,7 +519,8 @@ impl Style<'_> {
         }
         let count = count.saturating_mul(self.size.components.len() as u64);
         // Few of either never matter, however small the tile.
-        within("code-blocks in a tile", count, (self.limits.max_tile_samples / 8).max(4096))
+        within("code-blocks in a tile", count, (self.limits.max_tile_samples / 8).max(4096))?;
+        Ok(u32::from(levels))
     }
 }
 
@@ -488,7 +532,7 @@ fn damaged(offset: usize, what: impl Into<String>) -> Error {
     Error::Damaged { offset, what: what.into() }
 }
 
-fn unsupported(feature: &str) -> Error {
+pub(crate) fn unsupported(feature: &str) -> Error {
     Error::Unsupported { feature: feature.to_owned() }
 }
 

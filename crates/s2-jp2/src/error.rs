@@ -79,14 +79,22 @@ pub enum Error {
         /// The window.
         window: Window,
         /// Rows of the image.
-        height: u32,
+        height: usize,
         /// Columns of the image.
-        width: u32,
+        width: usize,
+    },
+    /// The image was coded with fewer resolutions.
+    #[error("the image cannot be reduced {wanted} times: it has {levels} smaller resolutions")]
+    Reduction {
+        /// How often width and height should be halved.
+        wanted: u32,
+        /// How often they can be.
+        levels: u32,
     },
     /// The output slice has the wrong length.
     #[error("the output holds {found} samples, {expected} are needed")]
     OutputLength {
-        /// components × height × width.
+        /// components × height × width, and more where rows are apart.
         expected: usize,
         /// Length of the slice.
         found: usize,

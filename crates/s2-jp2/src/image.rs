@@ -6,15 +6,31 @@ use rayon::prelude::*;
 
 use crate::boxes::Boxes;
 use crate::codestream::Codestream;
-use crate::{Error, Limits, Result, Sample, Window, tile};
+#[cfg(feature = "hayro")]
+use crate::fallback;
+use crate::rect::Rect;
+use crate::tile::{self, Samples};
+use crate::{Error, Limits, Result, Sample, Window};
 
 /// What the samples of a component are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Component {
     /// Bits of a sample: 15 for bands of Sentinel-2, 8 for its scene classification.
     pub bits: u8,
-    /// Whether samples have a sign. Such components cannot be decoded.
+    /// Whether samples have a sign.
     pub signed: bool,
+}
+
+impl Component {
+    /// What is added to samples without a sign (G.1).
+    pub(crate) fn level_shift(self) -> i32 {
+        if self.signed { 0 } else { 1 << (self.bits - 1) }
+    }
+
+    fn range(self) -> (i32, i32) {
+        let half = 1 << (self.bits - 1);
+        if self.signed { (-half, half - 1) } else { (0, 2 * half - 1) }
+    }
 }
 
 /// The parsed headers of a JP2 file or raw codestream.
@@ -98,7 +114,21 @@ impl<'a> Image<'a> {
         self.geojp2
     }
 
-    /// Decodes the whole image, tiles in parallel in the current rayon pool.
+    /// How often width and height can be halved by [`Image::decode_reduced`].
+    #[must_use]
+    pub fn levels(&self) -> u32 {
+        self.codestream.levels
+    }
+
+    /// Rows and columns of the image when it is reduced: half as many, rounded up or down as the image lies on the
+    /// reference grid, as often as `reduce` says.
+    #[must_use]
+    pub fn reduced_shape(&self, reduce: u32) -> (usize, usize) {
+        let rect = self.codestream.size.rect().reduce(reduce);
+        (rect.height(), rect.width())
+    }
+
+    /// Decodes the whole image, in parallel in the current rayon pool.
     ///
     /// # Shapes
     ///
@@ -108,12 +138,29 @@ impl<'a> Image<'a> {
     ///
     /// When samples do not fit `T`, `out` has another length, or a tile is damaged. Then `out` is partly written.
     pub fn decode<T: Sample>(&self, out: &mut [T]) -> Result<()> {
-        let window = Window { row: 0, col: 0, height: self.height() as usize, width: self.width() as usize };
-        self.decode_window(window, out)
+        self.decode_reduced(0, out)
     }
 
-    /// Decodes a window of the image; only the tiles that it touches are decoded, in parallel in the current rayon
-    /// pool.
+    /// Decodes a smaller resolution of the whole image: width and height are halved `reduce` times. These are the
+    /// resolutions of the wavelet transform, as GDAL gives them for overviews.
+    ///
+    /// # Shapes
+    ///
+    /// - `out`: `[component, row, column]`, rows and columns as [`Image::reduced_shape`] says
+    ///
+    /// # Errors
+    ///
+    /// As [`Image::decode`], and when the image has no such resolution.
+    pub fn decode_reduced<T: Sample>(&self, reduce: u32, out: &mut [T]) -> Result<()> {
+        let (height, width) = self.reduced_shape(reduce);
+        self.decode_region(
+            &Region { reduce, window: Window { row: 0, col: 0, height, width }, stride: width },
+            out,
+        )
+    }
+
+    /// Decodes a window of the image, in parallel in the current rayon pool; only the code-blocks that it needs are
+    /// decoded.
     ///
     /// # Shapes
     ///
@@ -121,92 +168,152 @@ impl<'a> Image<'a> {
     ///
     /// # Errors
     ///
-    /// When the window leaves the image, samples do not fit `T`, `out` has another length, or a tile is damaged.
-    /// Then `out` is partly written.
+    /// As [`Image::decode`], and when the window leaves the image.
     pub fn decode_window<T: Sample>(&self, window: Window, out: &mut [T]) -> Result<()> {
+        self.decode_region(&Region { reduce: 0, window, stride: window.width }, out)
+    }
+
+    /// Decodes a window of a resolution into rows that may lie apart.
+    ///
+    /// # Shapes
+    ///
+    /// - `out`: row `r` of component `c` begins at `(c * window.height + r) * stride`; what lies between the rows is
+    ///   left as it is
+    ///
+    /// # Errors
+    ///
+    /// As [`Image::decode_window`], and when the image has no such resolution.
+    pub fn decode_region<T: Sample>(&self, region: &Region, out: &mut [T]) -> Result<()> {
+        let &Region { reduce, window, stride } = region;
         let size = &self.codestream.size;
-        if !window.fits(self.height() as usize, self.width() as usize) {
-            return Err(Error::WindowOutside { window, height: self.height(), width: self.width() });
+        let levels = self.levels();
+        if reduce > levels {
+            return Err(Error::Reduction { wanted: reduce, levels });
         }
-        if let Some(&Component { bits, signed }) =
-            size.components.iter().find(|c| c.signed || c.bits > T::BITS)
-        {
+        let (height, width) = self.reduced_shape(reduce);
+        if !window.fits(height, width) {
+            return Err(Error::WindowOutside { window, height, width });
+        }
+        let fits = |c: &Component| c.bits <= if c.signed { T::BITS.1 } else { T::BITS.0 };
+        if let Some(&Component { bits, signed }) = size.components.iter().find(|c| !fits(c)) {
             return Err(Error::SampleType { bits, signed, wanted: T::NAME });
         }
-        let expected = size.components.len() * window.height * window.width;
-        if out.len() != expected {
-            return Err(Error::OutputLength { expected, found: out.len() });
-        }
-        if expected == 0 {
+        let rows = size.components.len() * window.height;
+        if rows == 0 || window.width == 0 {
             return Ok(());
         }
-        self.touched(window, out).into_par_iter().try_for_each(|part| {
-            let mut rows = part.rows.into_iter();
-            tile::decode(&self.codestream, part.tile, |component, samples| {
-                let max = f32::from(u16::MAX >> (16 - size.components[component].bits));
-                for (line, row) in
-                    samples.chunks_exact(part.tile_width).skip(part.row).zip(rows.by_ref().take(part.height))
-                {
-                    for (sample, &value) in row.iter_mut().zip(&line[part.col..]) {
-                        *sample = T::from_decoded(value, max);
-                    }
-                }
-            })
+        let expected = (rows - 1).saturating_mul(stride).saturating_add(window.width);
+        if stride < window.width || out.len() < expected || (stride == window.width && out.len() > expected) {
+            return Err(Error::OutputLength { expected, found: out.len() });
+        }
+        let parts = self.touched(region, &mut out[..expected]);
+        // With many tiles, each is one thread's work; with few, threads share their code-blocks.
+        let threads = rayon::current_num_threads();
+        let parallel = threads > 1 && parts.len() < 2 * threads;
+        parts.into_par_iter().try_for_each(|part| {
+            let request = tile::Request { tile: part.tile, reduce, need: part.need, parallel };
+            self.decode_part(&request, part.rows)
         })
     }
 
-    /// Cuts `out` into the pieces of rows that each tile fills.
-    fn touched<'o, T>(&self, window: Window, out: &'o mut [T]) -> Vec<Part<'o, T>> {
-        let size = &self.codestream.size;
-        // The window on the reference grid, relative to the first tile.
-        let row0 = window.row + (size.y.start - size.tile_y0) as usize;
-        let col0 = window.col + (size.x.start - size.tile_x0) as usize;
-        let (height, width) = (size.tile_height as usize, size.tile_width as usize);
-        let tile_rows = row0 / height..(row0 + window.height).div_ceil(height);
-        let tile_cols = col0 / width..(col0 + window.width).div_ceil(width);
-        let mut parts = Vec::with_capacity(tile_rows.len() * tile_cols.len());
-        for tile_row in tile_rows.clone() {
-            for tile_col in tile_cols.clone() {
-                let tile = tile_row * size.tile_cols() + tile_col;
-                let (x, y) = size.tile(tile);
-                // The tile's first row and column in the same coordinates: tiles at the edge are clipped.
-                let first_row = (y.start - size.tile_y0) as usize;
-                let first_col = (x.start - size.tile_x0) as usize;
-                let top = row0.max(first_row);
-                let bottom = (row0 + window.height).min(first_row + y.len());
-                parts.push(Part {
-                    tile,
-                    tile_width: x.len(),
-                    row: top - first_row,
-                    col: col0.max(first_col) - first_col,
-                    height: bottom - top,
-                    rows: Vec::with_capacity(size.components.len() * (bottom - top)),
-                });
+    fn decode_part<T: Sample>(&self, request: &tile::Request, rows: Vec<&mut [T]>) -> Result<()> {
+        let mut rows = rows.into_iter();
+        let (width, height) = (request.need.width(), request.need.height());
+        let samples = match tile::decode(&self.codestream, request) {
+            #[cfg(feature = "hayro")]
+            Err(Error::Unsupported { .. }) if request.reduce == 0 => {
+                fallback::decode(&self.codestream, request)?
+            }
+            other => other?,
+        };
+        for (component, samples) in self.codestream.size.components.iter().zip(samples) {
+            let shift = component.level_shift();
+            let (min, max) = component.range();
+            match samples {
+                Samples::Reversible(samples) => {
+                    for (row, line) in rows.by_ref().take(height).zip(samples.chunks_exact(width)) {
+                        for (out, &value) in row.iter_mut().zip(line) {
+                            *out = T::from_clamped(value.wrapping_add(shift).clamp(min, max));
+                        }
+                    }
+                }
+                Samples::Irreversible(samples) => {
+                    for (row, line) in rows.by_ref().take(height).zip(samples.chunks_exact(width)) {
+                        for (out, &value) in row.iter_mut().zip(line) {
+                            *out = T::from_clamped(round(value).saturating_add(shift).clamp(min, max));
+                        }
+                    }
+                }
             }
         }
-        for (index, mut row) in out.chunks_exact_mut(window.width).enumerate() {
-            let tile_row = (row0 + index % window.height) / height - tile_rows.start;
-            for (nth, tile_col) in tile_cols.clone().enumerate() {
-                let end = ((tile_col + 1) * width).min(col0 + window.width);
-                let start = (tile_col * width).max(col0);
-                let (piece, rest) = row.split_at_mut(end - start);
-                parts[tile_row * tile_cols.len() + nth].rows.push(piece);
-                row = rest;
+        Ok(())
+    }
+
+    /// Cuts `out` into the pieces of rows that each tile fills.
+    fn touched<'o, T>(&self, region: &Region, out: &'o mut [T]) -> Vec<Part<'o, T>> {
+        let (size, window) = (&self.codestream.size, region.window);
+        let image = size.rect().reduce(region.reduce);
+        // The lengths have been checked.
+        let offset = |start: u32, by: usize| start + u32::try_from(by).unwrap_or(u32::MAX - start);
+        let wanted = Rect {
+            x0: offset(image.x0, window.col),
+            y0: offset(image.y0, window.row),
+            x1: offset(image.x0, window.col + window.width),
+            y1: offset(image.y0, window.row + window.height),
+        };
+        let need = |tile: usize| size.tile_rect(tile).reduce(region.reduce).intersect(&wanted);
+        let cols: Vec<_> = (0..size.tile_cols()).filter(|&col| need(col).width() > 0).collect();
+        let mut parts = Vec::new();
+        let mut out = out.chunks_mut(region.stride);
+        let rows = (0..size.tile_rows()).map(|row| row * size.tile_cols());
+        let rows: Vec<_> = rows.filter(|&tile| need(tile).height() > 0).collect();
+        for &row in &rows {
+            parts.extend(cols.iter().map(|&col| {
+                let need = need(row + col);
+                let rows = Vec::with_capacity(size.components.len() * need.height());
+                Part { tile: row + col, need, rows }
+            }));
+        }
+        for _ in &size.components {
+            for parts in parts.chunks_exact_mut(cols.len()) {
+                for row in out.by_ref().take(parts[0].need.height()) {
+                    let mut rest = row;
+                    for part in &mut *parts {
+                        let (piece, others) = rest.split_at_mut(part.need.width());
+                        part.rows.push(piece);
+                        rest = others;
+                    }
+                }
             }
         }
         parts
     }
 }
 
+/// The nearest integer, ties to even as in `OpenJPEG`.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "saturating, and far from the limits but for damaged data"
+)]
+fn round(value: f32) -> i32 {
+    value.round_ties_even() as i32
+}
+
+/// What to decode, and how far apart to put its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// How often width and height are halved.
+    pub reduce: u32,
+    /// The window, counted in pixels of the reduced image.
+    pub window: Window,
+    /// Samples from the start of one row to that of the next: the window's width, or more.
+    pub stride: usize,
+}
+
 /// What a window takes from one tile.
 struct Part<'o, T> {
     tile: usize,
-    tile_width: usize,
-    /// First row and column of the window in the tile.
-    row: usize,
-    col: usize,
-    /// Rows of the window in the tile.
-    height: usize,
+    need: Rect,
     /// Where its rows go, component by component.
     rows: Vec<&'o mut [T]>,
 }

@@ -1,48 +1,251 @@
-//! Decoding of one tile, by `hayro-jpeg2000`.
+//! Decoding of one tile, or of what a window needs of it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use hayro_jpeg2000::{DecodeSettings, DecoderContext, Image};
+use rayon::prelude::*;
 
 use crate::codestream::Codestream;
+use crate::coding::Coding;
+use crate::packet::{CodeBlock, Resolution, SubBand, TileComponent, read_packets};
+use crate::rect::Rect;
+use crate::tier1::{Block, Tier1};
+use crate::wavelet::{Coefficient, synthesise};
 use crate::{Error, Result};
 
-/// Decodes a tile and hands each component's samples to `take`: row by row, level-shifted, neither rounded nor
-/// clamped.
-///
-/// The decoder works in `f32`, which is exact for the reversible transform: a sample of up to 16 bits grows by a few
-/// bits in it and stays far below 2²⁴.
-pub(crate) fn decode(
-    codestream: &Codestream<'_>,
-    tile: usize,
-    mut take: impl FnMut(usize, &[f32]),
-) -> Result<()> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Tile {
-        tile,
-        offset: codestream.tile_offset(tile),
-        source,
-    };
-    let stream = codestream.one_tile(tile);
-    let (x, y) = codestream.size.tile(tile);
-    let expected = x.len() * y.len();
-    let settings = DecodeSettings { resolve_palette_indices: false, strict: true, target_resolution: None };
-    // The decoder indexes without a way to fail. None of the mutated files of the tests makes it panic, yet that is no
-    // proof, and a panic would end the caller's whole pool. Nothing of ours is shared with it, so nothing is left
-    // broken behind.
-    catch_unwind(AssertUnwindSafe(|| {
-        let image = Image::new(&stream, &settings).map_err(|e| failed(Box::new(e)))?;
-        let mut context = DecoderContext::default();
-        let decoded = image.decode(&mut context).map_err(|e| failed(Box::new(e)))?;
-        if decoded.components().len() != codestream.size.components.len() {
-            return Err(failed("wrong number of components".into()));
-        }
-        for (index, component) in decoded.components().iter().enumerate() {
-            if component.samples().len() != expected {
-                return Err(failed("wrong number of samples".into()));
+/// Coefficients that a thread decodes before it looks for other work: a code-block of the usual size.
+const GRAIN: usize = 4096;
+
+/// The part of a tile that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub(crate) tile: usize,
+    /// How often width and height are halved.
+    pub(crate) reduce: u32,
+    /// What of the reduced tile.
+    pub(crate) need: Rect,
+    /// Code-blocks are decoded in the current rayon pool.
+    pub(crate) parallel: bool,
+}
+
+/// Decoded samples of a component, row by row, neither level-shifted nor clamped.
+pub(crate) enum Samples {
+    Reversible(Vec<i32>),
+    Irreversible(Vec<f32>),
+}
+
+/// Decodes a part of a tile: the samples of each component.
+pub(crate) fn decode(codestream: &Codestream<'_>, request: &Request) -> Result<Vec<Samples>> {
+    let index = request.tile;
+    let coding = Coding::of(codestream, index)?;
+    if let Some(found) = coding.components.iter().map(|c| c.levels).find(|&levels| levels < request.reduce) {
+        return Err(Error::Reduction { wanted: request.reduce, levels: found });
+    }
+    let tile = codestream.size.tile_rect(index);
+    let mut components: Vec<_> = coding
+        .components
+        .iter()
+        .zip(&codestream.size.components)
+        .map(|(coding, component)| TileComponent::new(&tile, coding, component.bits))
+        .collect();
+    let data = codestream.tile_data(index);
+    read_packets(&mut components, &coding, request.reduce, &data).map_err(|damage| Error::Tile {
+        tile: index,
+        offset: codestream.tile_offset(index),
+        source: format!("{} (byte {} of its packets)", damage.what, damage.at).into(),
+    })?;
+
+    let mut samples: Vec<_> = components
+        .iter()
+        .zip(&coding.components)
+        .map(|(component, coding)| {
+            let resolutions = &component.resolutions[..=(coding.levels - request.reduce) as usize];
+            let work = Work {
+                data: &data,
+                parallel: request.parallel,
+                reset_contexts: coding.reset_contexts,
+                segmentation_symbols: coding.segmentation_symbols,
+            };
+            if coding.reversible {
+                Samples::Reversible(work.component(resolutions, &request.need))
+            } else {
+                Samples::Irreversible(work.component(resolutions, &request.need))
             }
-            take(index, component.samples());
+        })
+        .collect();
+    if coding.colour_transform
+        && let [y, cb, cr, ..] = &mut samples[..]
+    {
+        undo_colour_transform(y, cb, cr);
+    }
+    Ok(samples)
+}
+
+/// What the code-blocks of a tile-component share.
+struct Work<'a> {
+    data: &'a [u8],
+    parallel: bool,
+    reset_contexts: bool,
+    segmentation_symbols: bool,
+}
+
+/// What one resolution takes part in.
+struct Plane<C> {
+    /// The part of the resolution that is wanted, and with the samples around it that it depends on.
+    wanted: Rect,
+    rect: Rect,
+    /// The sub-bands of `rect` side by side: LL and HL above LH and HH. The lowest resolution has LL only.
+    coefficients: Vec<C>,
+}
+
+impl<C: Coefficient> Plane<C> {
+    /// The part of a sub-band in this plane, and where its first sample lies.
+    fn quadrant(&self, orientation: u8, lowest: bool) -> (Rect, usize) {
+        if lowest {
+            return (self.rect, 0);
         }
-        Ok(())
-    }))
-    .unwrap_or_else(|_| Err(failed("the decoder panicked".into())))
+        let (high_x, high_y) = (orientation & 1 != 0, orientation & 2 != 0);
+        let low = self.rect.sub_band(false, false);
+        let col = if high_x { low.width() } else { 0 };
+        let row = if high_y { low.height() } else { 0 };
+        (self.rect.sub_band(high_x, high_y), row * self.rect.width() + col)
+    }
+
+    /// Copies what a code-block shares with this plane.
+    fn place(&mut self, job: &Job<'_>, coefficients: &[C]) {
+        let (block, stride) = (&job.block.rect, self.rect.width());
+        let shared = block.intersect(&job.part);
+        let (top, left) = ((shared.y0 - block.y0) as usize, (shared.x0 - block.x0) as usize);
+        let first =
+            job.origin + (shared.y0 - job.part.y0) as usize * stride + (shared.x0 - job.part.x0) as usize;
+        let rows = coefficients.chunks_exact(block.width()).skip(top).take(shared.height());
+        for (target, row) in self.coefficients[first..].chunks_mut(stride).zip(rows) {
+            target[..shared.width()].copy_from_slice(&row[left..][..shared.width()]);
+        }
+    }
+}
+
+/// A code-block to decode, and where it goes.
+struct Job<'a> {
+    level: usize,
+    band: &'a SubBand,
+    block: &'a CodeBlock,
+    /// The part of the sub-band that the plane of its level has, and where that begins.
+    part: Rect,
+    origin: usize,
+}
+
+impl Work<'_> {
+    /// The samples of `need` of the last of these resolutions.
+    fn component<C: Coefficient>(&self, resolutions: &[Resolution], need: &Rect) -> Vec<C> {
+        let mut planes = Vec::with_capacity(resolutions.len());
+        let mut wanted = *need;
+        for (level, resolution) in resolutions.iter().enumerate().rev() {
+            let margin = if level == 0 { 0 } else { u32::from(C::STEPS) };
+            let rect = wanted.grow(margin, &resolution.rect);
+            planes.push(Plane {
+                wanted,
+                rect,
+                coefficients: vec![C::default(); rect.width() * rect.height()],
+            });
+            wanted = rect.sub_band(false, false);
+        }
+        planes.reverse();
+        self.code_blocks(resolutions, &mut planes);
+
+        let mut planes = planes.into_iter();
+        let mut samples = planes.next().map_or_else(Vec::new, |lowest| lowest.coefficients);
+        for Plane { wanted, rect, mut coefficients } in planes {
+            let low = rect.sub_band(false, false).width().max(1);
+            for (target, row) in coefficients.chunks_mut(rect.width().max(1)).zip(samples.chunks_exact(low)) {
+                target[..low].copy_from_slice(row);
+            }
+            samples.clear();
+            samples.reserve_exact(wanted.width() * wanted.height());
+            let (top, left) = ((wanted.y0 - rect.y0) as usize, (wanted.x0 - rect.x0) as usize);
+            synthesise(&rect, &mut coefficients, |row, line| {
+                if (top..top + wanted.height()).contains(&row) {
+                    samples.extend_from_slice(&line[left..][..wanted.width()]);
+                }
+            });
+        }
+        samples
+    }
+
+    /// Decodes the code-blocks that these planes need.
+    fn code_blocks<C: Coefficient>(&self, resolutions: &[Resolution], planes: &mut [Plane<C>]) {
+        let mut jobs = Vec::new();
+        for (level, (resolution, plane)) in resolutions.iter().zip(&*planes).enumerate() {
+            for band in &resolution.bands {
+                let (part, origin) = plane.quadrant(band.orientation, level == 0);
+                let needed =
+                    band.blocks.iter().filter(|b| b.passes > 0 && !b.rect.intersect(&part).is_empty());
+                jobs.extend(needed.map(|block| Job { level, band, block, part, origin }));
+            }
+        }
+        if !self.parallel {
+            let (mut tier1, mut coefficients) = (Tier1::new(), Vec::new());
+            for job in &jobs {
+                coefficients.clear();
+                self.code_block(&mut tier1, job, &mut coefficients);
+                planes[job.level].place(job, &coefficients);
+            }
+            return;
+        }
+        let mut samples = 0;
+        let chunks: Vec<_> = jobs
+            .chunk_by(|a, _| {
+                samples += a.block.rect.width() * a.block.rect.height();
+                samples < GRAIN || std::mem::take(&mut samples) == 0
+            })
+            .collect();
+        let decoded: Vec<_> = chunks
+            .into_par_iter()
+            .map_init(Tier1::new, |tier1, jobs| {
+                let mut coefficients = Vec::with_capacity(2 * GRAIN);
+                jobs.iter().for_each(|job| self.code_block(tier1, job, &mut coefficients));
+                (jobs, coefficients)
+            })
+            .collect();
+        for (jobs, coefficients) in decoded {
+            let mut rest = &coefficients[..];
+            for job in jobs {
+                let (block, others) = rest.split_at(job.block.rect.width() * job.block.rect.height());
+                planes[job.level].place(job, block);
+                rest = others;
+            }
+        }
+    }
+
+    /// Decodes a code-block and appends its coefficients.
+    fn code_block<C: Coefficient>(&self, tier1: &mut Tier1, job: &Job<'_>, out: &mut Vec<C>) {
+        let block = Block {
+            width: job.block.rect.width(),
+            height: job.block.rect.height(),
+            orientation: job.band.orientation,
+            planes: job.band.planes - job.block.zero_planes,
+            passes: job.block.passes,
+            reset_contexts: self.reset_contexts,
+            segmentation_symbols: self.segmentation_symbols,
+        };
+        tier1.decode(&job.block.segment(self.data), &block);
+        tier1.append(&block, job.band.step, out);
+    }
+}
+
+/// The inverse colour transforms (G.2.2 and G.3.2), in place.
+fn undo_colour_transform(y: &mut Samples, cb: &mut Samples, cr: &mut Samples) {
+    match (y, cb, cr) {
+        (Samples::Reversible(y), Samples::Reversible(cb), Samples::Reversible(cr)) => {
+            for ((y, cb), cr) in y.iter_mut().zip(cb).zip(cr) {
+                let green = y.wrapping_sub(cb.wrapping_add(*cr) >> 2);
+                (*y, *cb, *cr) = (cr.wrapping_add(green), green, cb.wrapping_add(green));
+            }
+        }
+        (Samples::Irreversible(y), Samples::Irreversible(cb), Samples::Irreversible(cr)) => {
+            for ((y, cb), cr) in y.iter_mut().zip(cb).zip(cr) {
+                let green = *y - 0.344_13 * *cb - 0.714_14 * *cr;
+                (*y, *cb, *cr) = (*y + 1.402 * *cr, green, *y + 1.772 * *cb);
+            }
+        }
+        // `Coding` refuses a mixture.
+        _ => {}
+    }
 }

@@ -128,7 +128,6 @@ fn unsupported_features_are_named() {
     for (message, feature) in [
         (change(siz + 41, &[2]), "subsampled components".to_owned()),
         (change(siz + 40, &[37]), "38-bit samples".to_owned()),
-        (change(cod + 6, &[0, 33]), "33 quality layers (more than 32)".to_owned()),
         (change(cod + 12, &[0x40]), "high-throughput JPEG 2000 code-blocks".to_owned()),
         (change(qcd + 1, &[0x50]), "high-throughput JPEG 2000 (CAP marker)".to_owned()),
         (change(qcd + 1, &[0x60]), "packet headers in the main header (PPM marker)".to_owned()),

@@ -1,0 +1,59 @@
+//! Decoding of one tile by `hayro-jpeg2000`: what our own decoder leaves to it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use hayro_jpeg2000::{DecodeSettings, DecoderContext, Image};
+
+use crate::codestream::{Codestream, unsupported};
+use crate::tile::{Request, Samples};
+use crate::{Error, Result};
+
+/// Decodes a part of a tile as [`tile::decode`](crate::tile::decode) does, though always the whole tile for it.
+///
+/// The decoder works in `f32`, which is exact for the reversible transform: a sample of up to 16 bits grows by a few
+/// bits in it and stays far below 2²⁴.
+pub(crate) fn decode(codestream: &Codestream<'_>, request: &Request) -> Result<Vec<Samples>> {
+    let tile = request.tile;
+    if codestream.size.components.iter().any(|component| component.signed) {
+        return Err(unsupported("signed samples coded in a rare style"));
+    }
+    // Layers are counted in the bits of a word.
+    if codestream.layers > 32 {
+        return Err(unsupported("more than 32 quality layers coded in a rare style"));
+    }
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Tile {
+        tile,
+        offset: codestream.tile_offset(tile),
+        source,
+    };
+    let stream = codestream.one_tile(tile);
+    let whole = codestream.size.tile_rect(tile);
+    let need = request.need;
+    let (top, left) = ((need.y0 - whole.y0) as usize, (need.x0 - whole.x0) as usize);
+    let settings = DecodeSettings { resolve_palette_indices: false, strict: true, target_resolution: None };
+    // The decoder indexes without a way to fail. None of the mutated files of the tests makes it panic, yet that is no
+    // proof, and a panic would end the caller's whole pool. Nothing of ours is shared with it, so nothing is left
+    // broken behind.
+    catch_unwind(AssertUnwindSafe(|| {
+        let image = Image::new(&stream, &settings).map_err(|e| failed(Box::new(e)))?;
+        let mut context = DecoderContext::default();
+        let decoded = image.decode(&mut context).map_err(|e| failed(Box::new(e)))?;
+        if decoded.components().len() != codestream.size.components.len() {
+            return Err(failed("wrong number of components".into()));
+        }
+        let components = decoded.components().iter().zip(&codestream.size.components);
+        components
+            .map(|(decoded, component)| {
+                if decoded.samples().len() != whole.width() * whole.height() {
+                    return Err(failed("wrong number of samples".into()));
+                }
+                #[expect(clippy::cast_precision_loss, reason = "a power of two")]
+                let shift = component.level_shift() as f32;
+                let rows = decoded.samples().chunks_exact(whole.width()).skip(top).take(need.height());
+                let part = rows.flat_map(|row| row[left..][..need.width()].iter().map(|value| value - shift));
+                Ok(Samples::Irreversible(part.collect()))
+            })
+            .collect()
+    }))
+    .unwrap_or_else(|_| Err(failed("the decoder panicked".into())))
+}
