@@ -38,9 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let components = image.components();
     let signed = components.iter().any(|c| c.signed);
     let bytes = match components.iter().map(|c| c.bits).max() {
-        _ if signed => decode::<i16>(&image, &region, start, |sample| sample.to_le_bytes().to_vec())?,
-        Some(..=8) => decode::<u8>(&image, &region, start, |sample| vec![sample])?,
-        _ => decode::<u16>(&image, &region, start, |sample| sample.to_le_bytes().to_vec())?,
+        _ if signed => decode::<i16, 2>(&image, &region, start, i16::to_le_bytes)?,
+        Some(..=8) => decode::<u8, 1>(&image, &region, start, u8::to_le_bytes)?,
+        _ => decode::<u16, 2>(&image, &region, start, u16::to_le_bytes)?,
     };
     std::fs::write(output, bytes)?;
     Ok(())
@@ -52,11 +52,11 @@ fn parse_window(text: &str) -> Result<Window, Box<dyn Error>> {
     Ok(Window { row, col, height, width })
 }
 
-fn decode<T: Sample>(
+fn decode<T: Sample, const N: usize>(
     image: &Image<'_>,
     region: &Region,
     start: Instant,
-    bytes: impl Fn(T) -> Vec<u8>,
+    bytes: impl Fn(T) -> [u8; N],
 ) -> Result<Vec<u8>, Box<dyn Error>> {
     let Window { height, width, .. } = region.window;
     let mut samples = vec![T::default(); image.components().len() * height * width];

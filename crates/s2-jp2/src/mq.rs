@@ -59,34 +59,34 @@ const STATES: [(u16, u8, u8, bool); 47] = [
     (0x5601, 46, 46, false),
 ];
 
-const QE: u64 = 0xffff << 48;
-
-/// The state of a context in one word, so that one load brings all of it: `Qe` in the top 16 bits, the number of the
-/// state and its more probable symbol in bits 1 to 7, and that symbol again in bit 0 of the word.
+/// The state of a context in one word, so that one load brings all of it: `Qe` in the top 16 bits, and the number of the
+/// state with its more probable symbol in the lowest eight.
 #[derive(Clone, Copy)]
-pub(crate) struct Context(u64);
+pub(crate) struct Context(u32);
 
 impl Context {
     pub(crate) const fn new(state: usize) -> Self {
         Self::with_symbol(state, 0)
     }
 
-    const fn with_symbol(state: usize, symbol: u64) -> Self {
-        Self((STATES[state].0 as u64) << 48 | (state as u64) << 9 | symbol << 8 | symbol)
+    const fn with_symbol(state: usize, symbol: u32) -> Self {
+        Self((STATES[state].0 as u32) << 16 | (state as u32) << 1 | symbol)
     }
 }
 
-/// By state and symbol (padded to a power of two): the next state after the expected and after the other decision.
-static NEXT: [[u64; 2]; 128] = {
-    let mut next = [[0; 2]; 128];
+/// By state and symbol (padded to 8 bits): the next context after the expected decision, and above it that after the
+/// other. Both come with one load, before it is known which is needed.
+static NEXT: [u64; 256] = {
+    let mut next = [0; 256];
     let mut state = 0;
     while state < STATES.len() {
         let (_, more, less, switches) = STATES[state];
         let mut symbol = 0;
         while symbol < 2 {
             let other = if switches { 1 - symbol } else { symbol };
-            next[2 * state + symbol as usize] =
-                [Context::with_symbol(more as usize, symbol).0, Context::with_symbol(less as usize, other).0];
+            let expected = Context::with_symbol(more as usize, symbol).0;
+            let unexpected = Context::with_symbol(less as usize, other).0;
+            next[2 * state + symbol as usize] = (unexpected as u64) << 32 | expected as u64;
             symbol += 1;
         }
         state += 1;
@@ -118,8 +118,16 @@ impl<'a> Mq<'a> {
     /// Decodes a symbol (C.3.2) and adapts its context.
     #[inline(always)]
     pub(crate) fn decode(&mut self, context: &mut Context) -> u32 {
-        let Context(state) = *context;
-        let qe = state & QE;
+        let (symbol, next) = self.step(*context);
+        *context = next;
+        symbol
+    }
+
+    /// Decodes a symbol; gives it and the context after it.
+    #[inline(always)]
+    pub(crate) fn step(&mut self, Context(state): Context) -> (u32, Context) {
+        let qe = u64::from(state >> 16) << 48;
+        let next = NEXT[(state & 255) as usize];
         let interval = self.interval.wrapping_sub(qe);
         let (code, lower) = self.code.overflowing_sub(qe);
         // The decision is not the expected one in the lower part, and the other way round when the parts are
@@ -127,17 +135,18 @@ impl<'a> Mq<'a> {
         let unexpected = lower ^ (interval < qe);
         let code = select_unpredictable(lower, self.code, code);
         let interval = select_unpredictable(lower, qe, interval);
-        let shift = interval.leading_zeros();
-        let next = NEXT[(state >> 8) as usize & 127][usize::from(unexpected)];
-        // Contexts adapt only when the interval is renormalised.
-        *context = Context(select_unpredictable(shift == 0, state, next));
+        let next = select_unpredictable(unexpected, (next >> 32) as u32, next as u32);
+        // Contexts adapt only when the interval is renormalised. The lowest bit changes nothing, but tells that there
+        // is one.
+        let next = select_unpredictable(interval.cast_signed() < 0, state, next);
+        let shift = (interval | 1).leading_zeros();
         self.interval = interval << shift;
         self.code = code << shift;
         self.ahead -= shift.cast_signed();
         if self.ahead < 0 {
             self.fill();
         }
-        (state as u32 & 1) ^ u32::from(unexpected)
+        ((state & 1) ^ u32::from(unexpected), Context(next))
     }
 
     /// Fetches bytes (C.3.4): as many as fit at once where none of them is 0xff.
@@ -158,12 +167,13 @@ impl<'a> Mq<'a> {
                 return;
             }
         }
-        self.fill_bytewise();
+        *self = self.clone().filled_bytewise();
     }
 
+    /// By value, so that the registers need not lie in memory.
     #[cold]
     #[inline(never)]
-    fn fill_bytewise(&mut self) {
+    fn filled_bytewise(mut self) -> Self {
         while self.ahead <= 40 {
             // Beyond the end, and at a marker, the stream goes on with ones.
             let byte = self.data.get(self.at).copied().filter(|&byte| !self.after_ff || byte <= 0x8f);
@@ -179,6 +189,7 @@ impl<'a> Mq<'a> {
                 self.after_ff = false;
             }
         }
+        self
     }
 }
 

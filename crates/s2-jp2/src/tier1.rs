@@ -1,8 +1,10 @@
 //! Coefficient bits of a code-block (ISO/IEC 15444-1 Annex D): three coding passes over each bit-plane.
 //!
-//! A block is scanned in stripes of four rows, column by column. One flag word stands for the four coefficients of a
-//! column: the significance of these and of all their neighbours (3 columns × 6 rows, bit `3 row + column`), so that the
-//! neighbourhood of row `k` is nine bits at `3 k`; then signs, and which coefficients this bit-plane has met.
+//! A block is scanned in stripes of four rows, column by column. Two representations serve two questions. *Which
+//! coefficients does a pass meet?* Words of 64 bits hold what is known of 16 columns of a stripe in the order of the
+//! scan, so that a few shifts answer for all of them, and a pass goes from set bit to set bit. *In which context?* A
+//! flag word for each column holds the significance of its four coefficients and of all their neighbours (3 columns ×
+//! 6 rows, bit `3 row + column`), so that the neighbourhood of row `k` is nine bits at `3 k`.
 
 use crate::mq::{Context, Mq};
 use crate::wavelet::Coefficient;
@@ -11,20 +13,24 @@ use crate::wavelet::Coefficient;
 const AREA: usize = 4096;
 const MASK: usize = AREA - 1;
 
-/// The four rows of a column within a flag word; the row is `shift / 3`.
-const ROWS: u32 = 0b001_001_001_001;
-/// Significance of the 3 × 6 neighbourhood.
+/// Significance of the 3 × 6 neighbourhood in a flag word.
 const SIGNIFICANT: u32 = 0x3_ffff;
 /// Place of the column's own significance, row 0.
 const OWN: u32 = 4;
 /// Sign of the coefficient above the column; the four of the column follow, three bits apart, and the one below.
 const SIGN_ABOVE: u32 = 18;
 const SIGN: u32 = 19;
-/// Whether a coefficient has been refined before.
-const REFINED: u32 = 20;
-/// Whether the significance pass of this bit-plane has coded it.
-const VISITED: u32 = 21;
 const SIGN_BELOW: u32 = 31;
+
+/// Columns of a word; bit `4 column + row`.
+const GROUP: usize = 16;
+/// Words of a block at most, with a border of one on all sides, padded to a power of two.
+const WORDS: usize = 1024;
+/// The first and the last row of all columns of a word.
+const FIRST_ROW: u64 = 0x1111_1111_1111_1111;
+const LAST_ROW: u64 = FIRST_ROW << 3;
+/// By row: the neighbours of a coefficient that come after it in the scan, as places after its own.
+const AFTER: [u64; 4] = [0b11_0010, 0b11_1010, 0b11_1010, 0b01_1000];
 
 /// Contexts (Table D.7): 0 to 8 significance, 9 to 13 sign, 14 to 16 refinement.
 const REFINEMENT: usize = 14;
@@ -133,25 +139,78 @@ pub(crate) struct Block {
 
 /// The memory that decoding a code-block takes.
 pub(crate) struct Tier1 {
-    /// One word for each column of each stripe, with a border of one on all sides.
+    /// A flag word for each column of each stripe, with a border of one on all sides.
     flags: Box<[u32; AREA]>,
     /// Stripe by stripe, column by column, four rows each: the sign in the top bit, below it twice the magnitude,
     /// plus half of the last bit-plane known.
     data: Box<[u32; AREA]>,
-    /// Coefficients that the refinement pass will meet, with their contexts in bits 12 and 13.
-    refined: Box<[u16; AREA]>,
+    /// One bit for each coefficient: whether it is significant,
+    significant: Box<[u64; WORDS]>,
+    /// whether the significance pass of this bit-plane has coded it,
+    coded: Box<[u64; WORDS]>,
+    /// and whether it has been refined before.
+    refined: Box<[u64; WORDS]>,
+}
+
+/// Some columns of a stripe: 16, or what is left of the width.
+struct Columns {
+    /// Their word.
+    word: usize,
+    /// Words from one stripe to the next.
+    word_stride: usize,
+    /// The flag word of the first, and how many are in a stripe.
+    flag: usize,
+    flag_stride: usize,
+    /// The first coefficient.
+    data: usize,
+    /// The coefficients that the block has.
+    valid: u64,
+}
+
+impl Block {
+    fn columns(&self) -> impl Iterator<Item = Columns> {
+        let (width, height) = (self.width, self.height);
+        let (word_stride, flag_stride) = (width.div_ceil(GROUP) + 2, width + 2);
+        (0..height.div_ceil(4)).flat_map(move |stripe| {
+            let rows = match height - 4 * stripe {
+                rows @ 0..4 => FIRST_ROW * ((1 << rows) - 1),
+                _ => u64::MAX,
+            };
+            (0..width).step_by(GROUP).map(move |col| Columns {
+                word: (stripe + 1) * word_stride + col / GROUP + 1,
+                word_stride,
+                flag: (stripe + 1) * flag_stride + col + 1,
+                flag_stride,
+                data: 4 * (stripe * width + col),
+                valid: match width - col {
+                    cols @ 0..GROUP => rows & ((1 << (4 * cols)) - 1),
+                    _ => rows,
+                },
+            })
+        })
+    }
 }
 
 impl Tier1 {
     pub(crate) fn new() -> Self {
-        Self { flags: Box::new([0; AREA]), data: Box::new([0; AREA]), refined: Box::new([0; AREA]) }
+        Self {
+            flags: Box::new([0; AREA]),
+            data: Box::new([0; AREA]),
+            significant: Box::new([0; WORDS]),
+            coded: Box::new([0; WORDS]),
+            refined: Box::new([0; WORDS]),
+        }
     }
 
     /// Decodes the passes of a block from its codeword segment.
     pub(crate) fn decode(&mut self, segment: &[u8], block: &Block) {
         let (width, stripes) = (block.width, block.height.div_ceil(4));
+        let words = (width.div_ceil(GROUP) + 2) * (stripes + 2);
         self.flags[..((width + 2) * (stripes + 2)).min(AREA)].fill(0);
         self.data[..(4 * width * stripes).min(AREA)].fill(0);
+        for bits in [&mut self.significant, &mut self.coded, &mut self.refined] {
+            bits[..words.min(WORDS)].fill(0);
+        }
         let mut contexts = CONTEXTS;
         let mut mq = Mq::new(segment);
         // The first bit-plane has a cleanup pass only.
@@ -187,6 +246,24 @@ impl Tier1 {
         }
     }
 
+    /// The coefficients of a word that have a significant neighbour.
+    #[inline(always)]
+    fn near(&self, columns: &Columns) -> u64 {
+        // Above, below, and there itself.
+        let vertical = |word: usize| {
+            let own = self.significant[word & (WORDS - 1)];
+            let above = self.significant[(word - columns.word_stride) & (WORDS - 1)];
+            let below = self.significant[(word + columns.word_stride) & (WORDS - 1)];
+            let inside = (own << 1 & !FIRST_ROW) | (own >> 1 & !LAST_ROW);
+            let others = inside | (above >> 3 & FIRST_ROW) | (below << 3 & LAST_ROW);
+            (others, others | own)
+        };
+        let (others, all) = vertical(columns.word);
+        let (_, left) = vertical(columns.word - 1);
+        let (_, right) = vertical(columns.word + 1);
+        others | all << 4 | all >> 4 | left >> 60 | right << 60
+    }
+
     /// D.3.1: coefficients that are not significant but have a significant neighbour.
     #[inline(never)]
     fn significance_pass(
@@ -198,71 +275,55 @@ impl Tier1 {
     ) {
         let mut mq = decoder.clone();
         let table = significance_table(block);
-        for stripe in 0..block.height.div_ceil(4) {
-            let rows = rows_in(block, stripe);
-            for col in 0..block.width {
-                let at = (stripe + 1) * (block.width + 2) + col + 1;
-                let flags = self.flags[at & MASK];
-                if flags & SIGNIFICANT == 0 {
-                    continue;
-                }
-                let mut candidates = with_neighbour(flags) & !(flags >> OWN) & rows;
-                while candidates != 0 {
-                    let shift = candidates.trailing_zeros();
-                    let flags = self.flags[at & MASK];
-                    let context = table[(flags >> shift) as usize & 511];
-                    let bit = mq.decode(&mut contexts[usize::from(context) & 31]);
-                    self.flags[at & MASK] |= 1 << (VISITED + shift);
-                    if bit == 0 {
-                        candidates &= candidates - 1;
-                    } else {
-                        self.sign(&mut mq, contexts, block, plane, stripe, col, shift);
-                        // Rows below may have become candidates by that.
-                        let flags = self.flags[at & MASK];
-                        candidates =
-                            with_neighbour(flags) & !(flags >> OWN) & rows & (u32::MAX << shift << 1);
-                    }
+        for columns in block.columns() {
+            let mut significant = self.significant[columns.word & (WORDS - 1)];
+            let mut left = self.near(&columns) & !significant & columns.valid;
+            let mut coded = left;
+            while left != 0 {
+                let place = left.trailing_zeros();
+                left &= left - 1;
+                let flags = self.flags[(columns.flag + place as usize / 4) & MASK];
+                let context = table[(flags >> (3 * (place % 4))) as usize & 511];
+                if mq.decode(&mut contexts[usize::from(context) & 31]) != 0 {
+                    self.sign(&mut mq, contexts, &columns, place, plane);
+                    significant |= 1 << place;
+                    // Neighbours become candidates by that.
+                    let more = AFTER[place as usize % 4] << place & !significant & columns.valid;
+                    left |= more;
+                    coded |= more;
                 }
             }
+            self.significant[columns.word & (WORDS - 1)] = significant;
+            self.coded[columns.word & (WORDS - 1)] = coded;
         }
         *decoder = mq;
     }
 
-    /// D.3.3: one more bit of coefficients that were significant before. Their contexts do not depend on what the pass
-    /// decodes, so they are gathered first, and decoding is one tight loop.
+    /// D.3.3: one more bit of coefficients that were significant before.
     #[inline(never)]
     fn refinement_pass(&mut self, decoder: &mut Mq<'_>, contexts: &mut Contexts, block: &Block, plane: u32) {
-        let mut count = 0;
-        for stripe in 0..block.height.div_ceil(4) {
-            for col in 0..block.width {
-                let at = (stripe + 1) * (block.width + 2) + col + 1;
-                let flags = self.flags[at & MASK];
-                let members = (flags >> OWN) & !(flags >> VISITED) & ROWS;
-                if members == 0 {
-                    continue;
-                }
-                let near = with_neighbour(flags);
-                let first = 4 * (stripe * block.width + col);
-                for row in 0..4 {
-                    let shift = 3 * row;
-                    let refined = flags >> (REFINED + shift) & 1;
-                    let context = refined << 1 | (near >> shift & 1 & !refined);
-                    let entry = (first as u32 + row) & MASK as u32 | context << 12;
-                    self.refined[count & MASK] = entry as u16;
-                    count += (members >> shift & 1) as usize;
-                }
-                self.flags[at & MASK] = flags | members << REFINED;
-            }
-        }
         let mut mq = decoder.clone();
         let [a, b, c] = [0, 1, 2].map(|context| contexts[REFINEMENT + context]);
         let mut local = [a, b, c, c];
-        for &entry in &self.refined[..count.min(AREA)] {
-            let bit = mq.decode(&mut local[usize::from(entry >> 12) & 3]);
-            // Half of the plane above stands where this plane's bit belongs: it stays or goes, and half of this
-            // plane is added.
-            let value = &mut self.data[usize::from(entry) & MASK];
-            *value = value.wrapping_add((2 * bit).wrapping_sub(1) << plane);
+        for columns in block.columns() {
+            let word = columns.word & (WORDS - 1);
+            let mut left = self.significant[word] & !self.coded[word];
+            if left == 0 {
+                continue;
+            }
+            let refined = self.refined[word];
+            let near = self.near(&columns) & !refined;
+            self.refined[word] = refined | left;
+            while left != 0 {
+                let place = left.trailing_zeros();
+                left &= left - 1;
+                let context = (refined >> place & 1) << 1 | near >> place & 1;
+                let bit = mq.decode(&mut local[context as usize & 3]);
+                // Half of the plane above stands where this plane's bit belongs: it stays or goes, and half of this
+                // plane is added.
+                let value = &mut self.data[(columns.data + place as usize) & MASK];
+                *value = value.wrapping_add((2 * bit).wrapping_sub(1) << plane);
+            }
         }
         contexts[REFINEMENT..REFINEMENT + 3].copy_from_slice(&local[..3]);
         *decoder = mq;
@@ -273,55 +334,41 @@ impl Tier1 {
     fn cleanup_pass(&mut self, decoder: &mut Mq<'_>, contexts: &mut Contexts, block: &Block, plane: u32) {
         let mut mq = decoder.clone();
         let table = significance_table(block);
-        for stripe in 0..block.height.div_ceil(4) {
-            let rows = rows_in(block, stripe);
-            for col in 0..block.width {
-                let at = (stripe + 1) * (block.width + 2) + col + 1;
-                let flags = self.flags[at & MASK];
-                let mut left = !(flags >> OWN) & !(flags >> VISITED) & rows;
-                let mut known = false;
-                if rows == ROWS && flags & (SIGNIFICANT | ROWS << VISITED) == 0 {
+        for columns in block.columns() {
+            let word = columns.word & (WORDS - 1);
+            let mut significant = self.significant[word];
+            let mut left = !(significant | self.coded[word]) & columns.valid;
+            while left != 0 {
+                let mut place = left.trailing_zeros();
+                let flags = self.flags[(columns.flag + place as usize / 4) & MASK];
+                if place % 4 == 0 && left >> place & 15 == 15 && flags & SIGNIFICANT == 0 {
                     if mq.decode(&mut contexts[RUN_LENGTH]) == 0 {
+                        left &= !(15 << place);
                         continue;
                     }
-                    let high = mq.decode(&mut contexts[UNIFORM]);
-                    let row = high << 1 | mq.decode(&mut contexts[UNIFORM]);
-                    left &= u32::MAX << (3 * row);
-                    known = true;
-                }
-                while left != 0 {
-                    let shift = left.trailing_zeros();
+                    place |= mq.decode(&mut contexts[UNIFORM]) << 1;
+                    place |= mq.decode(&mut contexts[UNIFORM]);
+                    left &= !1 << place;
+                } else {
                     left &= left - 1;
-                    let bit = known || {
-                        let context = table[(self.flags[at & MASK] >> shift) as usize & 511];
-                        mq.decode(&mut contexts[usize::from(context) & 31]) != 0
-                    };
-                    known = false;
-                    if bit {
-                        self.sign(&mut mq, contexts, block, plane, stripe, col, shift);
+                    let context = table[(flags >> (3 * (place % 4))) as usize & 511];
+                    if mq.decode(&mut contexts[usize::from(context) & 31]) == 0 {
+                        continue;
                     }
                 }
-                self.flags[at & MASK] &= !(ROWS << VISITED);
+                self.sign(&mut mq, contexts, &columns, place, plane);
+                significant |= 1 << place;
             }
+            self.significant[word] = significant;
         }
         *decoder = mq;
     }
 
     /// D.3.2: the sign of a coefficient that has become significant; tells its neighbours.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "inlined into two passes")]
-    fn sign(
-        &mut self,
-        mq: &mut Mq<'_>,
-        contexts: &mut Contexts,
-        block: &Block,
-        plane: u32,
-        stripe: usize,
-        col: usize,
-        shift: u32,
-    ) {
-        let stride = block.width + 2;
-        let at = (stripe + 1) * stride + col + 1;
+    fn sign(&mut self, mq: &mut Mq<'_>, contexts: &mut Contexts, columns: &Columns, place: u32, plane: u32) {
+        let stride = columns.flag_stride;
+        let (at, shift) = (columns.flag + place as usize / 4, 3 * (place % 4));
         let flags = self.flags[at & MASK];
         let above = if shift == 0 { flags >> SIGN_ABOVE } else { flags >> (SIGN + shift - 3) };
         let index = (flags >> shift & 0b1010_1010)
@@ -332,8 +379,7 @@ impl Tier1 {
         let context = SIGN_CONTEXT[index as usize & 255];
         let negative = mq.decode(&mut contexts[usize::from(context) & 31]) ^ u32::from(context >> 7);
 
-        let row = (shift / 3) as usize;
-        self.data[(4 * (stripe * block.width + col) + row) & MASK] = negative << 31 | 3 << plane;
+        self.data[(columns.data + place as usize) & MASK] = negative << 31 | 3 << plane;
         let flags = &mut self.flags;
         flags[(at - 1) & MASK] |= 1 << (OWN + 1 + shift);
         flags[(at + 1) & MASK] |= 1 << (OWN - 1 + shift);
@@ -358,22 +404,4 @@ fn significance_table(block: &Block) -> &'static [u8; 512] {
         1 => &SIGNIFICANCE[1],
         _ => &SIGNIFICANCE[2],
     }
-}
-
-/// The rows of a stripe that the block has.
-fn rows_in(block: &Block, stripe: usize) -> u32 {
-    match block.height - 4 * stripe {
-        rows @ 0..4 => ROWS & ((1 << (3 * rows)) - 1),
-        _ => ROWS,
-    }
-}
-
-/// Bit `3 row`: whether one of the eight neighbours is significant.
-#[inline(always)]
-fn with_neighbour(flags: u32) -> u32 {
-    let all = flags & SIGNIFICANT;
-    // Of each of the six rows: any of the three columns, and the left or the right one.
-    let row = (all | all >> 1 | all >> 2) & 0o111_111;
-    let sides = (all | all >> 2) & 0o111_111;
-    (row | sides >> 3 | row >> 6) & ROWS
 }
