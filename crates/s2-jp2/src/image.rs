@@ -9,7 +9,7 @@ use crate::codestream::Codestream;
 #[cfg(feature = "hayro")]
 use crate::fallback;
 use crate::rect::Rect;
-use crate::tile::{self, Samples};
+use crate::tile::{self, Samples, Scratch};
 use crate::{Error, Limits, Result, Sample, Window};
 
 /// What the samples of a component are.
@@ -210,23 +210,28 @@ impl<'a> Image<'a> {
         // With many tiles, each is one thread's work; with few, threads share their code-blocks.
         let threads = rayon::current_num_threads();
         let parallel = threads > 1 && parts.len() < 2 * threads;
-        parts.into_par_iter().try_for_each(|part| {
+        parts.into_par_iter().try_for_each_init(Scratch::default, |scratch, part| {
             let request = tile::Request { tile: part.tile, reduce, need: part.need, parallel };
-            self.decode_part(&request, part.rows)
+            self.decode_part(&request, part.rows, scratch)
         })
     }
 
-    fn decode_part<T: Sample>(&self, request: &tile::Request, rows: Vec<&mut [T]>) -> Result<()> {
+    fn decode_part<T: Sample>(
+        &self,
+        request: &tile::Request,
+        rows: Vec<&mut [T]>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let mut rows = rows.into_iter();
         let (width, height) = (request.need.width(), request.need.height());
-        let samples = match tile::decode(&self.codestream, request) {
+        let samples = match tile::decode(&self.codestream, request, scratch) {
             #[cfg(feature = "hayro")]
             Err(Error::Unsupported { .. }) if request.reduce == 0 => {
                 fallback::decode(&self.codestream, request)?
             }
             other => other?,
         };
-        for (component, samples) in self.codestream.size.components.iter().zip(samples) {
+        for (component, samples) in self.codestream.size.components.iter().zip(&samples) {
             let shift = component.level_shift();
             let (min, max) = component.range();
             match samples {
@@ -246,6 +251,7 @@ impl<'a> Image<'a> {
                 }
             }
         }
+        scratch.recycle(samples);
         Ok(())
     }
 

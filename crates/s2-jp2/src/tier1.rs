@@ -4,7 +4,8 @@
 //! coefficients does a pass meet?* Words of 64 bits hold what is known of 16 columns of a stripe in the order of the
 //! scan, so that a few shifts answer for all of them, and a pass goes from set bit to set bit. *In which context?* A
 //! flag word for each column holds the significance of its four coefficients and of all their neighbours (3 columns ×
-//! 6 rows, bit `3 row + column`), so that the neighbourhood of row `k` is nine bits at `3 k`.
+//! 6 rows, bit `3 row + column`), so that the neighbourhood of row `k` is nine bits at `3 k`. Signs have words of their
+//! own, so that no context of a significance waits for a sign that has just been decoded.
 
 use crate::mq::{Context, Mq};
 use crate::wavelet::Coefficient;
@@ -17,10 +18,6 @@ const MASK: usize = AREA - 1;
 const SIGNIFICANT: u32 = 0x3_ffff;
 /// Place of the column's own significance, row 0.
 const OWN: u32 = 4;
-/// Sign of the coefficient above the column; the four of the column follow, three bits apart, and the one below.
-const SIGN_ABOVE: u32 = 18;
-const SIGN: u32 = 19;
-const SIGN_BELOW: u32 = 31;
 
 /// Columns of a word; bit `4 column + row`.
 const GROUP: usize = 16;
@@ -141,6 +138,8 @@ pub(crate) struct Block {
 pub(crate) struct Tier1 {
     /// A flag word for each column of each stripe, with a border of one on all sides.
     flags: Box<[u32; AREA]>,
+    /// The signs of the middle column of the flag word, bit `3 row`.
+    signs: Box<[u32; AREA]>,
     /// Stripe by stripe, column by column, four rows each: the sign in the top bit, below it twice the magnitude,
     /// plus half of the last bit-plane known.
     data: Box<[u32; AREA]>,
@@ -168,45 +167,78 @@ struct Columns {
 }
 
 impl Block {
-    fn columns(&self) -> impl Iterator<Item = Columns> {
-        let (width, height) = (self.width, self.height);
-        let (word_stride, flag_stride) = (width.div_ceil(GROUP) + 2, width + 2);
-        (0..height.div_ceil(4)).flat_map(move |stripe| {
-            let rows = match height - 4 * stripe {
-                rows @ 0..4 => FIRST_ROW * ((1 << rows) - 1),
-                _ => u64::MAX,
-            };
-            (0..width).step_by(GROUP).map(move |col| Columns {
-                word: (stripe + 1) * word_stride + col / GROUP + 1,
-                word_stride,
-                flag: (stripe + 1) * flag_stride + col + 1,
-                flag_stride,
-                data: 4 * (stripe * width + col),
-                valid: match width - col {
-                    cols @ 0..GROUP => rows & ((1 << (4 * cols)) - 1),
-                    _ => rows,
-                },
-            })
-        })
+    fn stripes(&self) -> usize {
+        self.height.div_ceil(4)
+    }
+
+    fn groups(&self) -> usize {
+        self.width.div_ceil(GROUP)
+    }
+
+    #[inline(always)]
+    fn columns(&self, stripe: usize, group: usize) -> Columns {
+        let (word_stride, flag_stride) = (self.groups() + 2, self.width + 2);
+        let col = GROUP * group;
+        let rows = match self.height - 4 * stripe {
+            rows @ 0..4 => FIRST_ROW * ((1 << rows) - 1),
+            _ => u64::MAX,
+        };
+        Columns {
+            word: (stripe + 1) * word_stride + group + 1,
+            word_stride,
+            flag: (stripe + 1) * flag_stride + col + 1,
+            flag_stride,
+            data: 4 * (stripe * self.width + col),
+            valid: match self.width - col {
+                cols @ 0..GROUP => rows & ((1 << (4 * cols)) - 1),
+                _ => rows,
+            },
+        }
     }
 }
 
-impl Tier1 {
-    pub(crate) fn new() -> Self {
+impl Default for Tier1 {
+    fn default() -> Self {
         Self {
             flags: Box::new([0; AREA]),
+            signs: Box::new([0; AREA]),
             data: Box::new([0; AREA]),
             significant: Box::new([0; WORDS]),
             coded: Box::new([0; WORDS]),
             refined: Box::new([0; WORDS]),
         }
     }
+}
 
+impl Tier1 {
     /// Decodes the passes of a block from its codeword segment.
     pub(crate) fn decode(&mut self, segment: &[u8], block: &Block) {
-        let (width, stripes) = (block.width, block.height.div_ceil(4));
-        let words = (width.div_ceil(GROUP) + 2) * (stripes + 2);
-        self.flags[..((width + 2) * (stripes + 2)).min(AREA)].fill(0);
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("lzcnt")
+        {
+            // SAFETY: the processor has the instructions that the function is compiled for.
+            #[expect(unsafe_code, reason = "5 % of the time of a whole band")]
+            return unsafe { self.decode_with_bit_instructions(segment, block) };
+        }
+        self.decode_portably(segment, block);
+    }
+
+    /// The portable code, compiled for processors that shift and count zeros in one instruction.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "bmi1,bmi2,lzcnt")]
+    fn decode_with_bit_instructions(&mut self, segment: &[u8], block: &Block) {
+        self.decode_portably(segment, block);
+    }
+
+    #[inline(always)]
+    fn decode_portably(&mut self, segment: &[u8], block: &Block) {
+        let (width, stripes) = (block.width, block.stripes());
+        let words = (block.groups() + 2) * (stripes + 2);
+        for flags in [&mut self.flags, &mut self.signs] {
+            flags[..((width + 2) * (stripes + 2)).min(AREA)].fill(0);
+        }
         self.data[..(4 * width * stripes).min(AREA)].fill(0);
         for bits in [&mut self.significant, &mut self.coded, &mut self.refined] {
             bits[..words.min(WORDS)].fill(0);
@@ -265,7 +297,7 @@ impl Tier1 {
     }
 
     /// D.3.1: coefficients that are not significant but have a significant neighbour.
-    #[inline(never)]
+    #[inline(always)]
     fn significance_pass(
         &mut self,
         decoder: &mut Mq<'_>,
@@ -275,54 +307,60 @@ impl Tier1 {
     ) {
         let mut mq = decoder.clone();
         let table = significance_table(block);
-        for columns in block.columns() {
-            let mut significant = self.significant[columns.word & (WORDS - 1)];
-            let mut left = self.near(&columns) & !significant & columns.valid;
-            let mut coded = left;
-            while left != 0 {
-                let place = left.trailing_zeros();
-                left &= left - 1;
-                let flags = self.flags[(columns.flag + place as usize / 4) & MASK];
-                let context = table[(flags >> (3 * (place % 4))) as usize & 511];
-                if mq.decode(&mut contexts[usize::from(context) & 31]) != 0 {
-                    self.sign(&mut mq, contexts, &columns, place, plane);
-                    significant |= 1 << place;
-                    // Neighbours become candidates by that.
-                    let more = AFTER[place as usize % 4] << place & !significant & columns.valid;
-                    left |= more;
-                    coded |= more;
+        for stripe in 0..block.stripes() {
+            for group in 0..block.groups() {
+                let columns = block.columns(stripe, group);
+                let mut significant = self.significant[columns.word & (WORDS - 1)];
+                let mut left = self.near(&columns) & !significant & columns.valid;
+                let mut coded = left;
+                while left != 0 {
+                    let place = left.trailing_zeros();
+                    left &= left - 1;
+                    let flags = self.flags[(columns.flag + place as usize / 4) & MASK];
+                    let context = table[(flags >> (3 * (place % 4))) as usize & 511];
+                    if mq.decode(&mut contexts[usize::from(context) & 31]) != 0 {
+                        self.sign(&mut mq, contexts, &columns, place, plane);
+                        significant |= 1 << place;
+                        // Neighbours become candidates by that.
+                        let more = AFTER[place as usize % 4] << place & !significant & columns.valid;
+                        left |= more;
+                        coded |= more;
+                    }
                 }
+                self.significant[columns.word & (WORDS - 1)] = significant;
+                self.coded[columns.word & (WORDS - 1)] = coded;
             }
-            self.significant[columns.word & (WORDS - 1)] = significant;
-            self.coded[columns.word & (WORDS - 1)] = coded;
         }
         *decoder = mq;
     }
 
     /// D.3.3: one more bit of coefficients that were significant before.
-    #[inline(never)]
+    #[inline(always)]
     fn refinement_pass(&mut self, decoder: &mut Mq<'_>, contexts: &mut Contexts, block: &Block, plane: u32) {
         let mut mq = decoder.clone();
         let [a, b, c] = [0, 1, 2].map(|context| contexts[REFINEMENT + context]);
         let mut local = [a, b, c, c];
-        for columns in block.columns() {
-            let word = columns.word & (WORDS - 1);
-            let mut left = self.significant[word] & !self.coded[word];
-            if left == 0 {
-                continue;
-            }
-            let refined = self.refined[word];
-            let near = self.near(&columns) & !refined;
-            self.refined[word] = refined | left;
-            while left != 0 {
-                let place = left.trailing_zeros();
-                left &= left - 1;
-                let context = (refined >> place & 1) << 1 | near >> place & 1;
-                let bit = mq.decode(&mut local[context as usize & 3]);
-                // Half of the plane above stands where this plane's bit belongs: it stays or goes, and half of this
-                // plane is added.
-                let value = &mut self.data[(columns.data + place as usize) & MASK];
-                *value = value.wrapping_add((2 * bit).wrapping_sub(1) << plane);
+        for stripe in 0..block.stripes() {
+            for group in 0..block.groups() {
+                let columns = block.columns(stripe, group);
+                let word = columns.word & (WORDS - 1);
+                let mut left = self.significant[word] & !self.coded[word];
+                if left == 0 {
+                    continue;
+                }
+                let refined = self.refined[word];
+                let near = self.near(&columns) & !refined;
+                self.refined[word] = refined | left;
+                while left != 0 {
+                    let place = left.trailing_zeros();
+                    left &= left - 1;
+                    let context = (refined >> place & 1) << 1 | near >> place & 1;
+                    let bit = mq.decode(&mut local[context as usize & 3]);
+                    // Half of the plane above stands where this plane's bit belongs: it stays or goes, and half of this
+                    // plane is added.
+                    let value = &mut self.data[(columns.data + place as usize) & MASK];
+                    *value = value.wrapping_add((2 * bit).wrapping_sub(1) << plane);
+                }
             }
         }
         contexts[REFINEMENT..REFINEMENT + 3].copy_from_slice(&local[..3]);
@@ -330,36 +368,39 @@ impl Tier1 {
     }
 
     /// D.3.4: everything that the other passes have left, with run lengths over columns where nothing is near.
-    #[inline(never)]
+    #[inline(always)]
     fn cleanup_pass(&mut self, decoder: &mut Mq<'_>, contexts: &mut Contexts, block: &Block, plane: u32) {
         let mut mq = decoder.clone();
         let table = significance_table(block);
-        for columns in block.columns() {
-            let word = columns.word & (WORDS - 1);
-            let mut significant = self.significant[word];
-            let mut left = !(significant | self.coded[word]) & columns.valid;
-            while left != 0 {
-                let mut place = left.trailing_zeros();
-                let flags = self.flags[(columns.flag + place as usize / 4) & MASK];
-                if place % 4 == 0 && left >> place & 15 == 15 && flags & SIGNIFICANT == 0 {
-                    if mq.decode(&mut contexts[RUN_LENGTH]) == 0 {
-                        left &= !(15 << place);
-                        continue;
+        for stripe in 0..block.stripes() {
+            for group in 0..block.groups() {
+                let columns = block.columns(stripe, group);
+                let word = columns.word & (WORDS - 1);
+                let mut significant = self.significant[word];
+                let mut left = !(significant | self.coded[word]) & columns.valid;
+                while left != 0 {
+                    let mut place = left.trailing_zeros();
+                    let flags = self.flags[(columns.flag + place as usize / 4) & MASK];
+                    if place % 4 == 0 && left >> place & 15 == 15 && flags & SIGNIFICANT == 0 {
+                        if mq.decode(&mut contexts[RUN_LENGTH]) == 0 {
+                            left &= !(15 << place);
+                            continue;
+                        }
+                        place |= mq.decode(&mut contexts[UNIFORM]) << 1;
+                        place |= mq.decode(&mut contexts[UNIFORM]);
+                        left &= !1 << place;
+                    } else {
+                        left &= left - 1;
+                        let context = table[(flags >> (3 * (place % 4))) as usize & 511];
+                        if mq.decode(&mut contexts[usize::from(context) & 31]) == 0 {
+                            continue;
+                        }
                     }
-                    place |= mq.decode(&mut contexts[UNIFORM]) << 1;
-                    place |= mq.decode(&mut contexts[UNIFORM]);
-                    left &= !1 << place;
-                } else {
-                    left &= left - 1;
-                    let context = table[(flags >> (3 * (place % 4))) as usize & 511];
-                    if mq.decode(&mut contexts[usize::from(context) & 31]) == 0 {
-                        continue;
-                    }
+                    self.sign(&mut mq, contexts, &columns, place, plane);
+                    significant |= 1 << place;
                 }
-                self.sign(&mut mq, contexts, &columns, place, plane);
-                significant |= 1 << place;
+                self.significant[word] = significant;
             }
-            self.significant[word] = significant;
         }
         *decoder = mq;
     }
@@ -369,31 +410,33 @@ impl Tier1 {
     fn sign(&mut self, mq: &mut Mq<'_>, contexts: &mut Contexts, columns: &Columns, place: u32, plane: u32) {
         let stride = columns.flag_stride;
         let (at, shift) = (columns.flag + place as usize / 4, 3 * (place % 4));
-        let flags = self.flags[at & MASK];
-        let above = if shift == 0 { flags >> SIGN_ABOVE } else { flags >> (SIGN + shift - 3) };
-        let index = (flags >> shift & 0b1010_1010)
-            | (self.flags[(at - 1) & MASK] >> (SIGN + shift) & 1)
-            | (self.flags[(at + 1) & MASK] >> (SIGN + shift) & 1) << 2
-            | (above & 1) << 4
-            | (flags >> (SIGN + 3 + shift) & 1) << 6;
+        let (signs, sign) = (&mut self.signs, shift + 3);
+        let index = (self.flags[at & MASK] >> shift & 0b1010_1010)
+            | (signs[(at - 1) & MASK] >> sign & 1)
+            | (signs[(at + 1) & MASK] >> sign & 1) << 2
+            | (signs[at & MASK] >> shift & 1) << 4
+            | (signs[at & MASK] >> shift & 1 << 6);
         let context = SIGN_CONTEXT[index as usize & 255];
         let negative = mq.decode(&mut contexts[usize::from(context) & 31]) ^ u32::from(context >> 7);
 
         self.data[(columns.data + place as usize) & MASK] = negative << 31 | 3 << plane;
         let flags = &mut self.flags;
         flags[(at - 1) & MASK] |= 1 << (OWN + 1 + shift);
+        flags[at & MASK] |= 1 << (OWN + shift);
         flags[(at + 1) & MASK] |= 1 << (OWN - 1 + shift);
-        flags[at & MASK] |= 1 << (OWN + shift) | negative << (SIGN + shift);
+        signs[at & MASK] |= negative << sign;
         if shift == 0 {
             let above = at - stride;
             flags[(above - 1) & MASK] |= 1 << 17;
-            flags[above & MASK] |= 1 << 16 | negative << SIGN_BELOW;
+            flags[above & MASK] |= 1 << 16;
             flags[(above + 1) & MASK] |= 1 << 15;
+            signs[above & MASK] |= negative << 15;
         } else if shift == 9 {
             let below = at + stride;
             flags[(below - 1) & MASK] |= 1 << 2;
-            flags[below & MASK] |= 1 << 1 | negative << SIGN_ABOVE;
+            flags[below & MASK] |= 1 << 1;
             flags[(below + 1) & MASK] |= 1;
+            signs[below & MASK] |= negative;
         }
     }
 }

@@ -31,8 +31,32 @@ pub(crate) enum Samples {
     Irreversible(Vec<f32>),
 }
 
+/// Memory that one tile leaves to the next.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    tier1: Tier1,
+    reversible: Vec<Vec<i32>>,
+    irreversible: Vec<Vec<f32>>,
+}
+
+impl Scratch {
+    /// Takes back the samples of a tile.
+    pub(crate) fn recycle(&mut self, samples: Vec<Samples>) {
+        for samples in samples {
+            match samples {
+                Samples::Reversible(samples) => self.reversible.push(samples),
+                Samples::Irreversible(samples) => self.irreversible.push(samples),
+            }
+        }
+    }
+}
+
 /// Decodes a part of a tile: the samples of each component.
-pub(crate) fn decode(codestream: &Codestream<'_>, request: &Request) -> Result<Vec<Samples>> {
+pub(crate) fn decode(
+    codestream: &Codestream<'_>,
+    request: &Request,
+    scratch: &mut Scratch,
+) -> Result<Vec<Samples>> {
     let index = request.tile;
     let coding = Coding::of(codestream, index)?;
     if let Some(found) = coding.components.iter().map(|c| c.levels).find(|&levels| levels < request.reduce) {
@@ -64,9 +88,11 @@ pub(crate) fn decode(codestream: &Codestream<'_>, request: &Request) -> Result<V
                 segmentation_symbols: coding.segmentation_symbols,
             };
             if coding.reversible {
-                Samples::Reversible(work.component(resolutions, &request.need))
+                let Scratch { tier1, reversible, .. } = scratch;
+                Samples::Reversible(work.component(resolutions, &request.need, tier1, reversible))
             } else {
-                Samples::Irreversible(work.component(resolutions, &request.need))
+                let Scratch { tier1, irreversible, .. } = scratch;
+                Samples::Irreversible(work.component(resolutions, &request.need, tier1, irreversible))
             }
         })
         .collect();
@@ -134,21 +160,25 @@ struct Job<'a> {
 
 impl Work<'_> {
     /// The samples of `need` of the last of these resolutions.
-    fn component<C: Coefficient>(&self, resolutions: &[Resolution], need: &Rect) -> Vec<C> {
+    fn component<C: Coefficient>(
+        &self,
+        resolutions: &[Resolution],
+        need: &Rect,
+        tier1: &mut Tier1,
+        free: &mut Vec<Vec<C>>,
+    ) -> Vec<C> {
         let mut planes = Vec::with_capacity(resolutions.len());
         let mut wanted = *need;
         for (level, resolution) in resolutions.iter().enumerate().rev() {
             let margin = if level == 0 { 0 } else { u32::from(C::STEPS) };
             let rect = wanted.grow(margin, &resolution.rect);
-            planes.push(Plane {
-                wanted,
-                rect,
-                coefficients: vec![C::default(); rect.width() * rect.height()],
-            });
+            let mut coefficients = take_largest(free);
+            coefficients.resize(rect.width() * rect.height(), C::default());
+            planes.push(Plane { wanted, rect, coefficients });
             wanted = rect.sub_band(false, false);
         }
         planes.reverse();
-        self.code_blocks(resolutions, &mut planes);
+        self.code_blocks(resolutions, &mut planes, tier1);
 
         let mut planes = planes.into_iter();
         let mut samples = planes.next().map_or_else(Vec::new, |lowest| lowest.coefficients);
@@ -157,7 +187,8 @@ impl Work<'_> {
             for (target, row) in coefficients.chunks_mut(rect.width().max(1)).zip(samples.chunks_exact(low)) {
                 target[..low].copy_from_slice(row);
             }
-            samples.clear();
+            free.push(samples);
+            samples = take_largest(free);
             samples.reserve_exact(wanted.width() * wanted.height());
             let (top, left) = ((wanted.y0 - rect.y0) as usize, (wanted.x0 - rect.x0) as usize);
             synthesise(&rect, &mut coefficients, |row, line| {
@@ -165,12 +196,18 @@ impl Work<'_> {
                     samples.extend_from_slice(&line[left..][..wanted.width()]);
                 }
             });
+            free.push(coefficients);
         }
         samples
     }
 
     /// Decodes the code-blocks that these planes need.
-    fn code_blocks<C: Coefficient>(&self, resolutions: &[Resolution], planes: &mut [Plane<C>]) {
+    fn code_blocks<C: Coefficient>(
+        &self,
+        resolutions: &[Resolution],
+        planes: &mut [Plane<C>],
+        tier1: &mut Tier1,
+    ) {
         let mut jobs = Vec::new();
         for (level, (resolution, plane)) in resolutions.iter().zip(&*planes).enumerate() {
             for band in &resolution.bands {
@@ -181,10 +218,10 @@ impl Work<'_> {
             }
         }
         if !self.parallel {
-            let (mut tier1, mut coefficients) = (Tier1::new(), Vec::new());
+            let mut coefficients = Vec::with_capacity(GRAIN);
             for job in &jobs {
                 coefficients.clear();
-                self.code_block(&mut tier1, job, &mut coefficients);
+                self.code_block(tier1, job, &mut coefficients);
                 planes[job.level].place(job, &coefficients);
             }
             return;
@@ -198,7 +235,7 @@ impl Work<'_> {
             .collect();
         let decoded: Vec<_> = chunks
             .into_par_iter()
-            .map_init(Tier1::new, |tier1, jobs| {
+            .map_init(Tier1::default, |tier1, jobs| {
                 let mut coefficients = Vec::with_capacity(2 * GRAIN);
                 jobs.iter().for_each(|job| self.code_block(tier1, job, &mut coefficients));
                 (jobs, coefficients)
@@ -228,6 +265,14 @@ impl Work<'_> {
         tier1.decode(&job.block.segment(self.data), &block);
         tier1.append(&block, job.band.step, out);
     }
+}
+
+/// The largest vector of memory that is free, emptied.
+fn take_largest<C>(free: &mut Vec<Vec<C>>) -> Vec<C> {
+    let largest = (0..free.len()).max_by_key(|&index| free[index].capacity());
+    let mut taken = largest.map_or_else(Vec::new, |index| free.swap_remove(index));
+    taken.clear();
+    taken
 }
 
 /// The inverse colour transforms (G.2.2 and G.3.2), in place.
