@@ -46,17 +46,24 @@ pub(crate) struct Size {
 pub(crate) struct Codestream<'a> {
     pub(crate) data: &'a [u8],
     pub(crate) size: Size,
-    siz: Range<usize>,
+    /// The marker segments of the main header, SIZ first.
     pub(crate) header: Vec<Range<usize>>,
-    parts: Vec<Vec<Range<usize>>>,
+    pub(crate) parts: Vec<Vec<Range<usize>>>,
     /// Decomposition levels that all components have, as the main header says.
     pub(crate) levels: u32,
-    pub(crate) layers: u64,
 }
 
 impl<'a> Codestream<'a> {
     /// Reads all headers of the codestream at `range` of `data` and checks that every tile-part lies inside.
-    pub(crate) fn parse(data: &'a [u8], range: Range<usize>, limits: &Limits) -> Result<Self> {
+    ///
+    /// What is wrong after the main header is an error, or goes into `damage` where that is given: then the tile-parts
+    /// that are there are kept, also the beginning of one.
+    pub(crate) fn parse(
+        data: &'a [u8],
+        range: Range<usize>,
+        limits: &Limits,
+        mut damage: Option<&mut Vec<Error>>,
+    ) -> Result<Self> {
         let end = range.end.min(data.len());
         let mut walk = Walk { data, end, at: range.start, tiles: Vec::new() };
         walk.expect(marker::SOC)?;
@@ -66,7 +73,7 @@ impl<'a> Codestream<'a> {
         walk.tiles = (0..size.tile_count()).map(|_| Tile::default()).collect();
 
         let mut style = Style { size: &size, limits, layers: 1, levels: u32::MAX };
-        let mut header = Vec::new();
+        let mut header = vec![siz.clone()];
         let (mut has_cod, mut has_qcd) = (false, false);
         loop {
             let offset = walk.at;
@@ -100,14 +107,31 @@ impl<'a> Codestream<'a> {
                 return Err(damaged(siz.start, format!("a main header without {name} marker")));
             }
         }
-        while walk.tile_part(&style)? {}
-        walk.check_complete()?;
-        if range.end > data.len() {
-            return Err(walk.truncated());
+        loop {
+            let start = walk.at;
+            match (walk.tile_part(&style, damage.is_some()), &mut damage) {
+                (Ok(true), _) => {}
+                (Ok(false), _) => break,
+                (Err(error), None) => return Err(error),
+                (Err(error), Some(damage)) => {
+                    damage.push(error);
+                    // No data of a tile look like this (B.10.1, C.2.2).
+                    let sot = [0xff, marker::SOT, 0, 10];
+                    let next = data.get(start + 1..end).and_then(|d| d.windows(4).position(|w| w == sot));
+                    let Some(next) = next else { break };
+                    walk.at = start + 1 + next;
+                }
+            }
+        }
+        if damage.is_none() {
+            walk.check_complete()?;
+            if range.end > data.len() {
+                return Err(walk.truncated());
+            }
         }
         let parts = walk.tiles.into_iter().map(|tile| tile.parts).collect();
-        let Style { levels, layers, .. } = style;
-        Ok(Self { data, size, siz, header, parts, levels, layers })
+        let levels = style.levels;
+        Ok(Self { data, size, header, parts, levels })
     }
 
     /// Where the first tile-part of a tile begins.
@@ -141,37 +165,6 @@ impl<'a> Codestream<'a> {
             [part] => Cow::Borrowed(self.part(part).1),
             parts => Cow::Owned(parts.iter().flat_map(|part| self.part(part).1).copied().collect()),
         }
-    }
-
-    /// A codestream of its own that holds one tile, at its place on the reference grid: precincts and code-blocks
-    /// are anchored there, so the tile decodes as it does in the whole image.
-    pub(crate) fn one_tile(&self, tile: usize) -> Vec<u8> {
-        let (x, y) = self.size.tile(tile);
-        let copied = self.header.iter().chain(&self.parts[tile]).map(|r| r.len()).sum::<usize>();
-        let mut out = Vec::with_capacity(copied + self.siz.len() + 4);
-        out.extend([0xff, marker::SOC]);
-        let siz = out.len();
-        out.extend_from_slice(&self.data[self.siz.clone()]);
-        // Image and tile both begin at the tile's first pixel. Positions of the fields: Table A.9, after the marker.
-        for (at, value) in
-            [(6, x.end), (10, y.end), (14, x.start), (18, y.start), (30, x.start), (34, y.start)]
-        {
-            out[siz + at..siz + at + 4].copy_from_slice(&value.to_be_bytes());
-        }
-        for segment in &self.header {
-            out.extend_from_slice(&self.data[segment.clone()]);
-        }
-        for part in &self.parts[tile] {
-            let sot = out.len();
-            out.extend_from_slice(&self.data[part.clone()]);
-            // Table A.5: tile number 0, and a length also where the last tile-part leaves it open. Lengths come
-            // from 32-bit fields or from the end of the data, which the decoder finds by itself.
-            let length = u32::try_from(part.len()).unwrap_or(0);
-            out[sot + 4..sot + 6].fill(0);
-            out[sot + 6..sot + 10].copy_from_slice(&length.to_be_bytes());
-        }
-        out.extend([0xff, marker::EOC]);
-        out
     }
 }
 
@@ -281,8 +274,9 @@ impl Walk<'_> {
         Ok(start..self.at)
     }
 
-    /// Reads the headers of a tile-part (A.4.2) and goes to its end; false at the end of the codestream.
-    fn tile_part(&mut self, style: &Style<'_>) -> Result<bool> {
+    /// Reads the headers of a tile-part (A.4.2) and goes to its end; false at the end of the codestream. A tile-part
+    /// that is cut off is an error, though `keep_beginning` remembers what is there of it.
+    fn tile_part(&mut self, style: &Style<'_>, keep_beginning: bool) -> Result<bool> {
         let start = self.at;
         match self.marker()? {
             marker::SOT => {}
@@ -316,14 +310,22 @@ impl Walk<'_> {
             return Err(damaged(start, format!("a tile-part of {length} bytes")));
         }
         if end > self.end {
-            return Err(self.truncated());
+            let error = self.truncated();
+            if keep_beginning && self.tile_part_headers(style, start).is_ok() {
+                self.tiles[index].parts.push(start..self.end);
+            }
+            return Err(error);
         }
         let codestream_end = std::mem::replace(&mut self.end, end);
         let headers = self.tile_part_headers(style, start);
         self.end = codestream_end;
         headers?;
         if length == 0 && self.data[end..self.end] != [0xff, marker::EOC] {
-            return Err(self.truncated());
+            let error = self.truncated();
+            if keep_beginning {
+                self.tiles[index].parts.push(start..self.end);
+            }
+            return Err(error);
         }
         self.at = end;
         let tile = &mut self.tiles[index];

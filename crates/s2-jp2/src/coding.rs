@@ -85,7 +85,7 @@ impl Coding {
         let bytes = &codestream.data[segment.clone()];
         let wide = usize::from(self.components.len() > 256);
         let mut known = || -> Option<Result<()>> {
-            let index = |at: usize| Some(be(bytes.get(at..=at + wide)?) as usize);
+            let index = |at: usize| usize::try_from(be(bytes.get(at..=at + wide)?)).ok();
             Some(match bytes[1] {
                 marker::COD => {
                     let &[style, progression, l0, l1, transform] = bytes.get(4..)?.first_chunk()?;

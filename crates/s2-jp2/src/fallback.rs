@@ -4,7 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use hayro_jpeg2000::{DecodeSettings, DecoderContext, Image};
 
-use crate::codestream::{Codestream, unsupported};
+use crate::boxes::be;
+use crate::codestream::{Codestream, marker, unsupported};
 use crate::tile::{Request, Samples};
 use crate::{Error, Result};
 
@@ -17,8 +18,9 @@ pub(crate) fn decode(codestream: &Codestream<'_>, request: &Request) -> Result<V
     if codestream.size.components.iter().any(|component| component.signed) {
         return Err(unsupported("signed samples coded in a rare style"));
     }
-    // Layers are counted in the bits of a word.
-    if codestream.layers > 32 {
+    // It counts layers in the bits of a word.
+    let segments = codestream.header.iter().map(|segment| &codestream.data[segment.clone()]);
+    if segments.filter(|s| s[1] == marker::COD).any(|s| be(&s[6..8]) > 32) {
         return Err(unsupported("more than 32 quality layers coded in a rare style"));
     }
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Tile {
@@ -26,7 +28,7 @@ pub(crate) fn decode(codestream: &Codestream<'_>, request: &Request) -> Result<V
         offset: codestream.tile_offset(tile),
         source,
     };
-    let stream = codestream.one_tile(tile);
+    let stream = one_tile(codestream, tile);
     let whole = codestream.size.tile_rect(tile);
     let need = request.need;
     let (top, left) = ((need.y0 - whole.y0) as usize, (need.x0 - whole.x0) as usize);
@@ -56,4 +58,32 @@ pub(crate) fn decode(codestream: &Codestream<'_>, request: &Request) -> Result<V
             .collect()
     }))
     .unwrap_or_else(|_| Err(failed("the decoder panicked".into())))
+}
+
+/// A codestream of its own that holds one tile, at its place on the reference grid: precincts and code-blocks
+/// are anchored there, so the tile decodes as it does in the whole image.
+fn one_tile(codestream: &Codestream<'_>, tile: usize) -> Vec<u8> {
+    let (x, y) = codestream.size.tile(tile);
+    let copied = codestream.header.iter().chain(&codestream.parts[tile]).map(|r| r.len()).sum::<usize>();
+    let mut out = Vec::with_capacity(copied + 4);
+    out.extend([0xff, marker::SOC]);
+    let siz = out.len();
+    for segment in &codestream.header {
+        out.extend_from_slice(&codestream.data[segment.clone()]);
+    }
+    // Image and tile both begin at the tile's first pixel. Positions of the fields: Table A.9, after the marker.
+    for (at, value) in [(6, x.end), (10, y.end), (14, x.start), (18, y.start), (30, x.start), (34, y.start)] {
+        out[siz + at..siz + at + 4].copy_from_slice(&value.to_be_bytes());
+    }
+    for part in &codestream.parts[tile] {
+        let sot = out.len();
+        out.extend_from_slice(&codestream.data[part.clone()]);
+        // Table A.5: tile number 0, and a length also where the last tile-part leaves it open. Lengths come
+        // from 32-bit fields or from the end of the data, which the decoder finds by itself.
+        let length = u32::try_from(part.len()).unwrap_or(0);
+        out[sot + 4..sot + 6].fill(0);
+        out[sot + 6..sot + 10].copy_from_slice(&length.to_be_bytes());
+    }
+    out.extend([0xff, marker::EOC]);
+    out
 }

@@ -67,8 +67,21 @@ impl<'a> Image<'a> {
     /// As [`Image::parse`].
     pub fn parse_with_limits(data: &'a [u8], limits: &Limits) -> Result<Self> {
         let boxes = Boxes::parse(data)?;
-        let codestream = Codestream::parse(data, boxes.codestream, limits)?;
+        let codestream = Codestream::parse(data, boxes.codestream, limits, None)?;
         Ok(Self { codestream, gml: boxes.gml, geojp2: boxes.geojp2 })
+    }
+
+    /// Reads the headers of a file that may be incomplete or damaged after its main header: a band that is half
+    /// downloaded, say. Gives what is wrong as well; [`Image::decode_damaged`] decodes the rest.
+    ///
+    /// # Errors
+    ///
+    /// As [`Image::parse`], though only when the main header itself is incomplete, damaged or refused.
+    pub fn parse_damaged(data: &'a [u8], limits: &Limits) -> Result<(Self, Vec<Error>)> {
+        let boxes = Boxes::parse(data)?;
+        let mut damage = Vec::new();
+        let codestream = Codestream::parse(data, boxes.codestream, limits, Some(&mut damage))?;
+        Ok((Self { codestream, gml: boxes.gml, geojp2: boxes.geojp2 }, damage))
     }
 
     /// Number of rows.
@@ -184,6 +197,36 @@ impl<'a> Image<'a> {
     ///
     /// As [`Image::decode_window`], and when the image has no such resolution.
     pub fn decode_region<T: Sample>(&self, region: &Region, out: &mut [T]) -> Result<()> {
+        let threads = Threads::of(self.parts(region, out)?);
+        threads.parts.into_par_iter().try_for_each_init(Scratch::default, |scratch, part| {
+            self.decode_part(part, region.reduce, threads.parallel, scratch, None)
+        })
+    }
+
+    /// Decodes what can be decoded of a region, and tells what cannot. Tiles without data are left as they are in `out`;
+    /// of a tile whose data end early or are damaged, everything before that is decoded, which may be a picture with
+    /// less detail.
+    ///
+    /// # Shapes
+    ///
+    /// As [`Image::decode_region`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Image::decode_region`], but not when a tile is damaged.
+    pub fn decode_damaged<T: Sample>(&self, region: &Region, out: &mut [T]) -> Result<Vec<Error>> {
+        let threads = Threads::of(self.parts(region, out)?);
+        let decode = |scratch: &mut Scratch, part| {
+            let mut damage = Vec::new();
+            let result = self.decode_part(part, region.reduce, threads.parallel, scratch, Some(&mut damage));
+            damage.extend(result.err());
+            damage
+        };
+        Ok(threads.parts.into_par_iter().map_init(Scratch::default, decode).flatten_iter().collect())
+    }
+
+    /// Checks a region and cuts `out` into what each tile fills.
+    fn parts<'o, T: Sample>(&self, region: &Region, out: &'o mut [T]) -> Result<Vec<Part<'o, T>>> {
         let &Region { reduce, window, stride } = region;
         let size = &self.codestream.size;
         let levels = self.levels();
@@ -200,35 +243,29 @@ impl<'a> Image<'a> {
         }
         let rows = size.components.len() * window.height;
         if rows == 0 || window.width == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let expected = (rows - 1).saturating_mul(stride).saturating_add(window.width);
         if stride < window.width || out.len() < expected || (stride == window.width && out.len() > expected) {
             return Err(Error::OutputLength { expected, found: out.len() });
         }
-        let parts = self.touched(region, &mut out[..expected]);
-        // With many tiles, each is one thread's work; with few, threads share their code-blocks.
-        let threads = rayon::current_num_threads();
-        let parallel = threads > 1 && parts.len() < 2 * threads;
-        parts.into_par_iter().try_for_each_init(Scratch::default, |scratch, part| {
-            let request = tile::Request { tile: part.tile, reduce, need: part.need, parallel };
-            self.decode_part(&request, part.rows, scratch)
-        })
+        Ok(self.touched(region, &mut out[..expected]))
     }
 
     fn decode_part<T: Sample>(
         &self,
-        request: &tile::Request,
-        rows: Vec<&mut [T]>,
+        part: Part<'_, T>,
+        reduce: u32,
+        parallel: bool,
         scratch: &mut Scratch,
+        damage: Option<&mut Vec<Error>>,
     ) -> Result<()> {
-        let mut rows = rows.into_iter();
-        let (width, height) = (request.need.width(), request.need.height());
-        let samples = match tile::decode(&self.codestream, request, scratch) {
+        let request = tile::Request { tile: part.tile, reduce, need: part.need, parallel };
+        let mut rows = part.rows.into_iter();
+        let (width, height) = (part.need.width(), part.need.height());
+        let samples = match tile::decode(&self.codestream, &request, scratch, damage) {
             #[cfg(feature = "hayro")]
-            Err(Error::Unsupported { .. }) if request.reduce == 0 => {
-                fallback::decode(&self.codestream, request)?
-            }
+            Err(Error::Unsupported { .. }) if reduce == 0 => fallback::decode(&self.codestream, &request)?,
             other => other?,
         };
         for (component, samples) in self.codestream.size.components.iter().zip(&samples) {
@@ -314,6 +351,21 @@ pub struct Region {
     pub window: Window,
     /// Samples from the start of one row to that of the next: the window's width, or more.
     pub stride: usize,
+}
+
+/// How parts of an image are shared among threads: with many, each is one thread's work; with few, threads share their
+/// code-blocks as well.
+struct Threads<'o, T> {
+    parts: Vec<Part<'o, T>>,
+    parallel: bool,
+}
+
+impl<'o, T> Threads<'o, T> {
+    fn of(parts: Vec<Part<'o, T>>) -> Self {
+        let threads = rayon::current_num_threads();
+        let parallel = threads > 1 && parts.len() < 2 * threads;
+        Self { parts, parallel }
+    }
 }
 
 /// What a window takes from one tile.

@@ -69,6 +69,7 @@ impl Context {
         Self::with_symbol(state, 0)
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "46 at most")]
     const fn with_symbol(state: usize, symbol: u32) -> Self {
         Self((STATES[state].0 as u32) << 16 | (state as u32) << 1 | symbol)
     }
@@ -116,16 +117,10 @@ impl<'a> Mq<'a> {
     }
 
     /// Decodes a symbol (C.3.2) and adapts its context.
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
     #[inline(always)]
     pub(crate) fn decode(&mut self, context: &mut Context) -> u32 {
-        let (symbol, next) = self.step(*context);
-        *context = next;
-        symbol
-    }
-
-    /// Decodes a symbol; gives it and the context after it.
-    #[inline(always)]
-    pub(crate) fn step(&mut self, Context(state): Context) -> (u32, Context) {
+        let Context(state) = *context;
         let qe = u64::from(state >> 16) << 48;
         let next = NEXT[(state & 255) as usize];
         let interval = self.interval.wrapping_sub(qe);
@@ -136,9 +131,9 @@ impl<'a> Mq<'a> {
         let code = select_unpredictable(lower, self.code, code);
         let interval = select_unpredictable(lower, qe, interval);
         let next = select_unpredictable(unexpected, (next >> 32) as u32, next as u32);
-        // Contexts adapt only when the interval is renormalised. The lowest bit changes nothing, but tells that there
-        // is one.
-        let next = select_unpredictable(interval.cast_signed() < 0, state, next);
+        // Contexts adapt only when the interval is renormalised.
+        *context = Context(select_unpredictable(interval.cast_signed() < 0, state, next));
+        // The lowest bit changes nothing, but tells that there is one.
         let shift = (interval | 1).leading_zeros();
         self.interval = interval << shift;
         self.code = code << shift;
@@ -146,7 +141,7 @@ impl<'a> Mq<'a> {
         if self.ahead < 0 {
             self.fill();
         }
-        ((state & 1) ^ u32::from(unexpected), Context(next))
+        (state & 1) ^ u32::from(unexpected)
     }
 
     /// Fetches bytes (C.3.4): as many as fit at once where none of them is 0xff.

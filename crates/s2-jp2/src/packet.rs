@@ -188,7 +188,7 @@ fn packets(components: &[TileComponent], coding: &Coding, reduce: u32) -> Vec<Pa
 
 /// Reads the headers of all packets (B.10), so that the code-blocks know their data.
 ///
-/// On damage, says what is wrong and at which byte of `data`.
+/// On damage, says what is wrong and at which byte of `data`; the code-blocks know what came before.
 pub(crate) fn read_packets(
     components: &mut [TileComponent],
     coding: &Coding,
@@ -213,13 +213,17 @@ pub(crate) fn read_packets(
         if coding.eph && data.get(at..at + 2) == Some(&[0xff, 0x92]) {
             at += 2;
         }
-        for &(band, block, length) in &contributions {
+        for &Contribution { band, block, passes, length } in &contributions {
             let range = at..at + length;
             if range.end > data.len() {
-                return Err(Damage { at, what: format!("a packet of {length} bytes that leaves its tile") });
+                return Err(Damage {
+                    at,
+                    what: format!("{length} bytes of a code-block that leave its tile"),
+                });
             }
             at = range.end;
             let block: &mut CodeBlock = &mut bands[band].blocks[block];
+            block.passes += passes;
             if block.first.is_empty() {
                 block.first = range;
             } else if length > 0 {
@@ -237,7 +241,7 @@ impl SubBand {
         precinct: usize,
         layer: u32,
         index: usize,
-        contributions: &mut Vec<(usize, usize, usize)>,
+        contributions: &mut Vec<Contribution>,
     ) -> Result<(), Damage> {
         let precinct = &mut self.precincts[precinct];
         for (nth, number) in precinct.blocks.clone().enumerate() {
@@ -260,22 +264,31 @@ impl SubBand {
                 block.zero_planes = zero_planes;
             }
             let passes = bits.passes()?;
-            block.passes += passes;
             while bits.bit()? == 1 {
                 block.length_bits += 1;
             }
             let planes = self.planes - block.zero_planes;
-            if block.passes > (3 * planes).saturating_sub(2) {
+            if block.passes + passes > (3 * planes).saturating_sub(2) {
                 return Err(bits.damage("more coding passes than bit-planes allow"));
             }
             let count = block.length_bits + passes.ilog2();
             if count > 31 {
                 return Err(bits.damage("a length of more than 31 bits"));
             }
-            contributions.push((index, number, bits.number(count)? as usize));
+            let length = bits.number(count)? as usize;
+            contributions.push(Contribution { band: index, block: number, passes, length });
         }
         Ok(())
     }
+}
+
+/// What a packet has for a code-block.
+struct Contribution {
+    /// Which sub-band of the resolution.
+    band: usize,
+    block: usize,
+    passes: u32,
+    length: usize,
 }
 
 /// What is wrong in the packets of a tile, and at which of its bytes.

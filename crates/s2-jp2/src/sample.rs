@@ -24,7 +24,7 @@ pub(crate) mod sealed {
             impl Sealed for $type {
                 const BITS: (u8, u8) = $bits;
                 const NAME: &'static str = stringify!($type);
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the caller clamps")]
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the caller clamps")]
                 #[inline]
                 fn from_clamped(value: i32) -> Self {
                     value as Self

@@ -68,6 +68,7 @@ static SIGNIFICANCE: [[u8; 512]; 3] = {
     table
 };
 
+#[expect(clippy::cast_possible_truncation, reason = "2 at most")]
 const fn on2(bits: usize, a: usize, b: usize) -> u8 {
     ((bits >> a & 1) + (bits >> b & 1)) as u8
 }
@@ -354,8 +355,9 @@ impl Tier1 {
                 while left != 0 {
                     let place = left.trailing_zeros();
                     left &= left - 1;
-                    let context = (refined >> place & 1) << 1 | near >> place & 1;
-                    let bit = mq.decode(&mut local[context as usize & 3]);
+                    let context =
+                        usize::from(refined >> place & 1 != 0) << 1 | usize::from(near >> place & 1 != 0);
+                    let bit = mq.decode(&mut local[context & 3]);
                     // Half of the plane above stands where this plane's bit belongs: it stays or goes, and half of this
                     // plane is added.
                     let value = &mut self.data[(columns.data + place as usize) & MASK];
@@ -381,7 +383,7 @@ impl Tier1 {
                 while left != 0 {
                     let mut place = left.trailing_zeros();
                     let flags = self.flags[(columns.flag + place as usize / 4) & MASK];
-                    if place % 4 == 0 && left >> place & 15 == 15 && flags & SIGNIFICANT == 0 {
+                    if place.is_multiple_of(4) && left >> place & 15 == 15 && flags & SIGNIFICANT == 0 {
                         if mq.decode(&mut contexts[RUN_LENGTH]) == 0 {
                             left &= !(15 << place);
                             continue;
@@ -446,5 +448,38 @@ fn significance_table(block: &Block) -> &'static [u8; 512] {
         0 | 2 => &SIGNIFICANCE[0],
         1 => &SIGNIFICANCE[1],
         _ => &SIGNIFICANCE[2],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        /// Any bytes are a codeword segment.
+        #[test]
+        fn bit_instructions_change_nothing(
+            segment in prop::collection::vec(any::<u8>(), 0..600),
+            (log_width, log_height) in (0..=6_u32, 0..=6_u32),
+            (orientation, planes, passes) in (0..4_u8, 1..=30_u32, 1..=88_u32),
+            reset_contexts in any::<bool>(),
+        ) {
+            let block = Block {
+                width: (1 << log_width) - usize::from(log_width > 2),
+                height: (1 << log_height) - usize::from(log_height > 2),
+                orientation,
+                planes,
+                passes: passes.min(3 * planes - 2),
+                reset_contexts,
+                segmentation_symbols: !reset_contexts,
+            };
+            let [mut portable, mut chosen] = [Tier1::default(), Tier1::default()];
+            portable.decode_portably(&segment, &block);
+            chosen.decode(&segment, &block);
+            prop_assert!(portable.data == chosen.data);
+        }
     }
 }

@@ -51,13 +51,20 @@ impl Scratch {
     }
 }
 
-/// Decodes a part of a tile: the samples of each component.
+/// Decodes a part of a tile: the samples of each component. What is wrong with its packets is an error, or goes into
+/// `damage` where that is given: then everything before it is decoded.
 pub(crate) fn decode(
     codestream: &Codestream<'_>,
     request: &Request,
     scratch: &mut Scratch,
+    damage: Option<&mut Vec<Error>>,
 ) -> Result<Vec<Samples>> {
     let index = request.tile;
+    let data = codestream.tile_data(index);
+    if data.is_empty() {
+        let source = "there are no data of it".into();
+        return Err(Error::Tile { tile: index, offset: codestream.tile_offset(index), source });
+    }
     let coding = Coding::of(codestream, index)?;
     if let Some(found) = coding.components.iter().map(|c| c.levels).find(|&levels| levels < request.reduce) {
         return Err(Error::Reduction { wanted: request.reduce, levels: found });
@@ -69,12 +76,15 @@ pub(crate) fn decode(
         .zip(&codestream.size.components)
         .map(|(coding, component)| TileComponent::new(&tile, coding, component.bits))
         .collect();
-    let data = codestream.tile_data(index);
-    read_packets(&mut components, &coding, request.reduce, &data).map_err(|damage| Error::Tile {
-        tile: index,
-        offset: codestream.tile_offset(index),
-        source: format!("{} (byte {} of its packets)", damage.what, damage.at).into(),
-    })?;
+    if let Err(wrong) = read_packets(&mut components, &coding, request.reduce, &data) {
+        let offset = codestream.tile_offset(index);
+        let source = format!("{} (byte {} of its packets)", wrong.what, wrong.at).into();
+        let error = Error::Tile { tile: index, offset, source };
+        match damage {
+            Some(damage) => damage.push(error),
+            None => return Err(error),
+        }
+    }
 
     let mut samples: Vec<_> = components
         .iter()

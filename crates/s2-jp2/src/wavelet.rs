@@ -91,10 +91,10 @@ pub(crate) fn synthesise<C: Coefficient>(rect: &Rect, plane: &mut [C], mut row: 
         C::scale(lows, highs);
         for step in 0..C::STEPS {
             let (target, other): (&mut [C], &[C]) =
-                if step % 2 == 0 { (&mut *lows, &*highs) } else { (&mut *highs, &*lows) };
+                if step.is_multiple_of(2) { (&mut *lows, &*highs) } else { (&mut *highs, &*lows) };
             lift_line(step, target, other, before(step, rect.x0));
         }
-        let (first, second) = if rect.x0 % 2 == 0 { (&*lows, &*highs) } else { (&*highs, &*lows) };
+        let (first, second) = if rect.x0.is_multiple_of(2) { (&*lows, &*highs) } else { (&*highs, &*lows) };
         for (pair, (&a, &b)) in line.chunks_exact_mut(2).zip(first.iter().zip(second)) {
             (pair[0], pair[1]) = (a, b);
         }
@@ -113,7 +113,7 @@ pub(crate) fn synthesise<C: Coefficient>(rect: &Rect, plane: &mut [C], mut row: 
             let strip = start..(start + STRIP).min(width);
             for step in 0..C::STEPS {
                 let (target, other): (&mut [C], &[C]) =
-                    if step % 2 == 0 { (&mut *lows, &*highs) } else { (&mut *highs, &*lows) };
+                    if step.is_multiple_of(2) { (&mut *lows, &*highs) } else { (&mut *highs, &*lows) };
                 let last = other.len() / width - 1;
                 let before = before(step, rect.y0);
                 for (index, target) in target.chunks_exact_mut(width).enumerate() {
@@ -131,7 +131,7 @@ pub(crate) fn synthesise<C: Coefficient>(rect: &Rect, plane: &mut [C], mut row: 
     }
     let odd_start = (rect.y0 % 2) as usize;
     for index in 0..height {
-        let source = if (index + odd_start) % 2 == 0 { &*lows } else { &*highs };
+        let source = if (index + odd_start).is_multiple_of(2) { &*lows } else { &*highs };
         row(index, &source[index / 2 * width..][..width]);
     }
 }
@@ -139,7 +139,7 @@ pub(crate) fn synthesise<C: Coefficient>(rect: &Rect, plane: &mut [C], mut row: 
 /// Which neighbour comes first: of the sample `i` of one kind, the samples `i - before` and `i - before + 1` of the other
 /// kind are the neighbours. Beyond the ends, the extension (F.3.7) mirrors onto the nearest one.
 fn before(step: u8, start: u32) -> usize {
-    usize::from(step % 2 == 0) ^ (start % 2) as usize
+    usize::from(step.is_multiple_of(2)) ^ (start % 2) as usize
 }
 
 fn lift_line<C: Coefficient>(step: u8, target: &mut [C], other: &[C], before: usize) {
