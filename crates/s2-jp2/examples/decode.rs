@@ -6,9 +6,10 @@
 //! ```
 
 use std::error::Error;
+use std::fs::File;
 use std::time::Instant;
 
-use s2_jp2::{Image, Region, Sample, Window};
+use s2_jp2::{Image, Limits, Region, Sample, Window};
 
 const USAGE: &str = "decode IN.jp2 OUT.raw [--window ROW,COL,HEIGHT,WIDTH] [--reduce N] [--threads N]";
 
@@ -30,8 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
 
     let start = Instant::now();
-    let data = std::fs::read(input)?;
-    let image = Image::parse(&data)?;
+    let file = File::open(input)?;
+    let image = Image::open(&file, &Limits::default())?;
     let (height, width) = image.reduced_shape(reduce);
     let window = window.unwrap_or(Window { row: 0, col: 0, height, width });
     let region = Region { reduce, window, stride: window.width };

@@ -1,7 +1,9 @@
 //! The boxes of a JP2 file (ISO/IEC 15444-1 Annex I) and of its georeference (GMLJP2, `GeoJP2`).
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::source::Data;
 use crate::{Error, Result};
 
 const SIGNATURE: [u8; 12] = *b"\x00\x00\x00\x0cjP  \r\n\x87\n";
@@ -10,21 +12,24 @@ const CODESTREAM: [u8; 4] = *b"\xff\x4f\xff\x51";
 const GEOJP2: [u8; 16] = *b"\xb1\x4b\xf8\xbd\x08\x3d\x4b\x43\xa5\xae\x8c\xd7\xd5\xa6\xce\x03";
 /// GMLJP2 needs three levels of boxes.
 const MAX_DEPTH: usize = 8;
+/// Bytes that tell what data are.
+const HEAD: usize = 4096;
 
 /// What the boxes of a file hold. `codestream` may end beyond the data when these are truncated.
 pub(crate) struct Boxes<'a> {
     pub(crate) codestream: Range<usize>,
-    pub(crate) gml: Option<&'a str>,
-    pub(crate) geojp2: Option<&'a [u8]>,
+    pub(crate) gml: Option<Cow<'a, str>>,
+    pub(crate) geojp2: Option<Cow<'a, [u8]>>,
 }
 
 impl<'a> Boxes<'a> {
-    pub(crate) fn parse(data: &'a [u8]) -> Result<Self> {
-        if starts_like(data, &CODESTREAM) {
+    pub(crate) fn parse(data: Data<'a>) -> Result<Self> {
+        let head = data.get(0..data.len().min(HEAD))?.unwrap_or_default();
+        if starts_like(&head, &CODESTREAM) {
             return Ok(Self { codestream: 0..data.len(), gml: None, geojp2: None });
         }
-        if !starts_like(data, &SIGNATURE) {
-            return Err(Error::NotJpeg2000 { found: looks_like(data) });
+        if !starts_like(&head, &SIGNATURE) {
+            return Err(Error::NotJpeg2000 { found: looks_like(&head) });
         }
         let (mut codestream, mut gml, mut geojp2) = (None, None, None);
         let mut at = 0;
@@ -35,10 +40,19 @@ impl<'a> Boxes<'a> {
                 codestream.get_or_insert(part.body);
                 continue;
             }
-            let body = data.get(part.body.clone()).ok_or_else(|| truncated(data))?;
+            if at > data.len() {
+                return Err(truncated(data));
+            }
+            let identified = part.body.start + GEOJP2.len();
             match &part.kind {
                 b"asoc" if gml.is_none() => gml = find_gml(data, part.body, MAX_DEPTH)?,
-                b"uuid" if body.starts_with(&GEOJP2) => geojp2 = geojp2.or(Some(&body[GEOJP2.len()..])),
+                b"uuid"
+                    if geojp2.is_none()
+                        && identified <= at
+                        && data.get(part.body.start..identified)?.is_some_and(|id| *id == GEOJP2) =>
+                {
+                    geojp2 = data.get(identified..at)?;
+                }
                 _ => {}
             }
         }
@@ -54,14 +68,14 @@ struct Box {
 
 impl Box {
     /// The box at the start of `range`. Its body may end beyond the data, but at the top level only.
-    fn read(data: &[u8], range: Range<usize>) -> Result<Self> {
+    fn read(data: Data<'_>, range: Range<usize>) -> Result<Self> {
         let at = range.start;
-        let bytes = |from: usize, to: usize| data.get(at + from..at + to).ok_or_else(|| truncated(data));
-        let kind = bytes(4, 8)?.try_into().unwrap_or_default();
+        let bytes = |from: usize, to: usize| data.get(at + from..at + to)?.ok_or_else(|| truncated(data));
+        let kind = bytes(4, 8)?.as_ref().try_into().unwrap_or_default();
         // I.4: 1 means that a 64-bit length follows the type, 0 that the box is the last one.
-        let (header, length) = match be(bytes(0, 4)?) {
+        let (header, length) = match be(&bytes(0, 4)?) {
             0 => (8, (range.end - at) as u64),
-            1 => (16, be(bytes(8, 16)?)),
+            1 => (16, be(&bytes(8, 16)?)),
             length => (8, length),
         };
         let end = usize::try_from(length).ok().filter(|&l| l >= header).and_then(|l| at.checked_add(l));
@@ -79,7 +93,7 @@ impl Box {
 
 /// The first XML box in nested association boxes. GMLJP2 holds exactly one instance document of that kind; schemas
 /// would follow it.
-fn find_gml(data: &[u8], range: Range<usize>, depth: usize) -> Result<Option<&str>> {
+fn find_gml(data: Data<'_>, range: Range<usize>, depth: usize) -> Result<Option<Cow<'_, str>>> {
     let mut at = range.start;
     while depth > 0 && at < range.end {
         let part = Box::read(data, at..range.end)?;
@@ -90,10 +104,18 @@ fn find_gml(data: &[u8], range: Range<usize>, depth: usize) -> Result<Option<&st
             }
         } else if part.kind == *b"xml " {
             let offset = part.body.start;
-            let text = data.get(part.body).ok_or_else(|| truncated(data))?;
-            let text = std::str::from_utf8(text)
-                .map_err(|_| Error::Damaged { offset, what: "a GML box that is not UTF-8".to_owned() })?;
-            return Ok(Some(text.trim_end_matches('\0')));
+            let text = data.get(part.body)?.ok_or_else(|| truncated(data))?;
+            let not_utf8 = || Error::Damaged { offset, what: "a GML box that is not UTF-8".to_owned() };
+            return Ok(Some(match text {
+                Cow::Borrowed(text) => {
+                    let text = std::str::from_utf8(text).map_err(|_| not_utf8())?;
+                    Cow::Borrowed(text.trim_end_matches('\0'))
+                }
+                Cow::Owned(text) => {
+                    let text = String::from_utf8(text).map_err(|_| not_utf8())?;
+                    Cow::Owned(text.trim_end_matches('\0').to_owned())
+                }
+            }));
         }
     }
     Ok(None)
@@ -104,7 +126,7 @@ pub(crate) fn be(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
 
-fn truncated(data: &[u8]) -> Error {
+fn truncated(data: Data<'_>) -> Error {
     Error::Truncated { offset: data.len(), whole_tiles: 0, tiles: 0 }
 }
 

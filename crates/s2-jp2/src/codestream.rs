@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::boxes::be;
 use crate::rect::Rect;
+use crate::source::Data;
 use crate::{Component, Error, Limits, Result};
 
 /// Marker codes (Table A.2), without their leading 0xff.
@@ -42,13 +43,26 @@ pub(crate) struct Size {
     pub(crate) components: Vec<Component>,
 }
 
+/// A marker segment, with its marker.
+pub(crate) struct Segment<'a> {
+    pub(crate) offset: usize,
+    pub(crate) bytes: Cow<'a, [u8]>,
+}
+
+/// A tile-part: where it begins, the segments of its header that decoding needs, and where its packets lie.
+pub(crate) struct TilePart<'a> {
+    pub(crate) start: usize,
+    pub(crate) segments: Vec<Segment<'a>>,
+    pub(crate) body: Range<usize>,
+}
+
 /// The index of a codestream: header segments that decoding needs, and the tile-parts of each tile.
 pub(crate) struct Codestream<'a> {
-    pub(crate) data: &'a [u8],
+    pub(crate) data: Data<'a>,
     pub(crate) size: Size,
     /// The marker segments of the main header, SIZ first.
-    pub(crate) header: Vec<Range<usize>>,
-    pub(crate) parts: Vec<Vec<Range<usize>>>,
+    pub(crate) header: Vec<Segment<'a>>,
+    pub(crate) parts: Vec<Vec<TilePart<'a>>>,
     /// Decomposition levels that all components have, as the main header says.
     pub(crate) levels: u32,
 }
@@ -59,7 +73,7 @@ impl<'a> Codestream<'a> {
     /// What is wrong after the main header is an error, or goes into `damage` where that is given: then the tile-parts
     /// that are there are kept, also the beginning of one.
     pub(crate) fn parse(
-        data: &'a [u8],
+        data: Data<'a>,
         range: Range<usize>,
         limits: &Limits,
         mut damage: Option<&mut Vec<Error>>,
@@ -69,11 +83,12 @@ impl<'a> Codestream<'a> {
         walk.expect(marker::SOC)?;
         walk.expect(marker::SIZ)?;
         let siz = walk.segment()?;
-        let size = size(data, &siz, limits)?;
+        let siz_offset = siz.offset;
+        let size = size(&siz, limits)?;
         walk.tiles = (0..size.tile_count()).map(|_| Tile::default()).collect();
 
         let mut style = Style { size: &size, limits, layers: 1, levels: u32::MAX };
-        let mut header = vec![siz.clone()];
+        let mut header = vec![siz];
         let (mut has_cod, mut has_qcd) = (false, false);
         loop {
             let offset = walk.at;
@@ -84,7 +99,7 @@ impl<'a> Codestream<'a> {
                 }
                 code @ (marker::COD | marker::COC) => {
                     let segment = walk.segment()?;
-                    style.check(data, code, &segment)?;
+                    style.check(code, &segment)?;
                     has_cod |= code == marker::COD;
                     header.push(segment);
                 }
@@ -94,7 +109,7 @@ impl<'a> Codestream<'a> {
                 }
                 // Lengths of tile-parts and packets, offsets of components and comments are not needed.
                 marker::TLM | marker::PLM | marker::CRG | marker::COM => {
-                    walk.segment()?;
+                    walk.skip_segment()?;
                 }
                 0x30..=0x3f => {}
                 marker::CAP => return Err(unsupported("high-throughput JPEG 2000 (CAP marker)")),
@@ -104,7 +119,7 @@ impl<'a> Codestream<'a> {
         }
         for (has, name) in [(has_cod, "COD"), (has_qcd, "QCD")] {
             if !has {
-                return Err(damaged(siz.start, format!("a main header without {name} marker")));
+                return Err(damaged(siz_offset, format!("a main header without {name} marker")));
             }
         }
         loop {
@@ -116,10 +131,8 @@ impl<'a> Codestream<'a> {
                 (Err(error), Some(damage)) => {
                     damage.push(error);
                     // No data of a tile look like this (B.10.1, C.2.2).
-                    let sot = [0xff, marker::SOT, 0, 10];
-                    let next = data.get(start + 1..end).and_then(|d| d.windows(4).position(|w| w == sot));
-                    let Some(next) = next else { break };
-                    walk.at = start + 1 + next;
+                    let Some(next) = find(data, start + 1..end, [0xff, marker::SOT, 0, 10])? else { break };
+                    walk.at = next;
                 }
             }
         }
@@ -139,33 +152,35 @@ impl<'a> Codestream<'a> {
         self.parts[tile].first().map_or(0, |part| part.start)
     }
 
-    /// The marker segments of a tile-part's header, and its data.
-    fn part(&self, part: &Range<usize>) -> (Vec<Range<usize>>, &'a [u8]) {
-        let mut walk = Walk { data: self.data, end: part.end, at: part.start + 12, tiles: Vec::new() };
-        let mut segments = Vec::new();
-        // The headers have been checked, so nothing fails.
-        while let Ok(code) = walk.marker() {
-            match code {
-                marker::SOD => break,
-                0x30..=0x3f => {}
-                _ => segments.extend(walk.segment()),
-            }
-        }
-        (segments, &self.data[walk.at..part.end])
-    }
-
     /// The marker segments in the headers of a tile.
-    pub(crate) fn tile_segments(&self, tile: usize) -> Vec<Range<usize>> {
-        self.parts[tile].iter().flat_map(|part| self.part(part).0).collect()
+    pub(crate) fn tile_segments(&self, tile: usize) -> impl Iterator<Item = &Segment<'a>> {
+        self.parts[tile].iter().flat_map(|part| &part.segments)
     }
 
     /// The packets of a tile.
-    pub(crate) fn tile_data(&self, tile: usize) -> Cow<'a, [u8]> {
+    pub(crate) fn tile_data(&self, tile: usize) -> Result<Cow<'a, [u8]>> {
+        let body = |part: &TilePart<'a>| Ok(self.data.get(part.body.clone())?.unwrap_or_default());
         match &self.parts[tile][..] {
-            [part] => Cow::Borrowed(self.part(part).1),
-            parts => Cow::Owned(parts.iter().flat_map(|part| self.part(part).1).copied().collect()),
+            [part] => body(part),
+            parts => {
+                let bodies = parts.iter().map(body).collect::<Result<Vec<_>>>()?;
+                Ok(Cow::Owned(bodies.concat()))
+            }
         }
     }
+}
+
+/// Where these bytes begin first.
+fn find(data: Data<'_>, range: Range<usize>, bytes: [u8; 4]) -> Result<Option<usize>> {
+    const STEP: usize = 1 << 20;
+    for start in range.clone().step_by(STEP) {
+        // The last ones may begin in this step and end in the next.
+        let part = data.get(start..(start + STEP + bytes.len() - 1).min(range.end))?.unwrap_or_default();
+        if let Some(found) = part.windows(bytes.len()).position(|window| window == bytes) {
+            return Ok(Some(start + found));
+        }
+    }
+    Ok(None)
 }
 
 impl Size {
@@ -217,13 +232,13 @@ impl Size {
 
 /// The tile-parts of a tile found so far.
 #[derive(Default)]
-struct Tile {
-    parts: Vec<Range<usize>>,
+struct Tile<'a> {
+    parts: Vec<TilePart<'a>>,
     /// How many there should be, once a tile-part says so.
     expected: Option<usize>,
 }
 
-impl Tile {
+impl Tile<'_> {
     fn is_whole(&self) -> bool {
         !self.parts.is_empty() && self.expected.is_none_or(|expected| self.parts.len() == expected)
     }
@@ -231,28 +246,33 @@ impl Tile {
 
 /// A walk along the markers of a codestream.
 struct Walk<'a> {
-    data: &'a [u8],
+    data: Data<'a>,
     end: usize,
     at: usize,
-    tiles: Vec<Tile>,
+    tiles: Vec<Tile<'a>>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     fn truncated(&self) -> Error {
         let whole_tiles = self.tiles.iter().filter(|tile| tile.is_whole()).count();
         Error::Truncated { offset: self.end, whole_tiles, tiles: self.tiles.len() }
     }
 
-    fn take(&mut self, length: usize) -> Result<Range<usize>> {
+    fn skip(&mut self, length: usize) -> Result<Range<usize>> {
         let end =
             self.at.checked_add(length).filter(|&end| end <= self.end).ok_or_else(|| self.truncated())?;
         Ok(std::mem::replace(&mut self.at, end)..end)
     }
 
+    fn take(&mut self, length: usize) -> Result<Cow<'a, [u8]>> {
+        let range = self.skip(length)?;
+        self.data.get(range)?.ok_or_else(|| self.truncated())
+    }
+
     fn marker(&mut self) -> Result<u8> {
-        match &self.data[self.take(2)?] {
+        match self.take(2)?.as_ref() {
             &[0xff, code] => Ok(code),
-            other => Err(damaged(self.at - 2, format!("{:02x?} where a marker should be", other))),
+            other => Err(damaged(self.at - 2, format!("{other:02x?} where a marker should be"))),
         }
     }
 
@@ -265,12 +285,18 @@ impl Walk<'_> {
     }
 
     /// The segment of the marker just read, with its marker.
-    fn segment(&mut self) -> Result<Range<usize>> {
+    fn segment(&mut self) -> Result<Segment<'a>> {
+        let range = self.skip_segment()?;
+        let bytes = self.data.get(range.clone())?.ok_or_else(|| self.truncated())?;
+        Ok(Segment { offset: range.start, bytes })
+    }
+
+    /// Where the segment of the marker just read lies.
+    fn skip_segment(&mut self) -> Result<Range<usize>> {
         let start = self.at - 2;
-        let length = self.take(2)?;
-        let length = usize::try_from(be(&self.data[length])).unwrap_or(0);
+        let length = usize::try_from(be(&self.take(2)?)).unwrap_or(0);
         let body = length.checked_sub(2);
-        self.take(body.ok_or_else(|| damaged(start, format!("a marker segment of {length} bytes")))?)?;
+        self.skip(body.ok_or_else(|| damaged(start, format!("a marker segment of {length} bytes")))?)?;
         Ok(start..self.at)
     }
 
@@ -284,9 +310,7 @@ impl Walk<'_> {
             code => return Err(unexpected(start, code, "the row of tile-parts")),
         }
         let sot = self.segment()?;
-        let Some((&[i0, i1, l0, l1, l2, l3, part, parts], [])) =
-            self.data[sot.start + 4..sot.end].split_first_chunk()
-        else {
+        let Some((&[i0, i1, l0, l1, l2, l3, part, parts], [])) = sot.bytes[4..].split_first_chunk() else {
             return Err(damaged(start, "a SOT marker of the wrong length"));
         };
         let index = usize::from(u16::from_be_bytes([i0, i1]));
@@ -309,55 +333,61 @@ impl Walk<'_> {
         if end < self.at {
             return Err(damaged(start, format!("a tile-part of {length} bytes")));
         }
-        if end > self.end {
+        let codestream_end = self.end;
+        if end > codestream_end {
             let error = self.truncated();
-            if keep_beginning && self.tile_part_headers(style, start).is_ok() {
-                self.tiles[index].parts.push(start..self.end);
+            if keep_beginning && let Ok(part) = self.tile_part_headers(style, start) {
+                self.tiles[index].parts.push(part);
             }
             return Err(error);
         }
-        let codestream_end = std::mem::replace(&mut self.end, end);
-        let headers = self.tile_part_headers(style, start);
+        self.end = end;
+        let part = self.tile_part_headers(style, start);
         self.end = codestream_end;
-        headers?;
-        if length == 0 && self.data[end..self.end] != [0xff, marker::EOC] {
+        let mut part = part?;
+        if length == 0 && self.data.get(end..self.end)?.is_none_or(|eoc| *eoc != [0xff, marker::EOC]) {
             let error = self.truncated();
             if keep_beginning {
-                self.tiles[index].parts.push(start..self.end);
+                part.body.end = self.end;
+                self.tiles[index].parts.push(part);
             }
             return Err(error);
         }
         self.at = end;
         let tile = &mut self.tiles[index];
-        tile.parts.push(start..end);
+        tile.parts.push(part);
         if parts > 0 {
             tile.expected = Some(usize::from(parts));
         }
         Ok(true)
     }
 
-    /// Checks the marker segments of a tile-part up to its data. `self.end` is the end of the tile-part.
-    fn tile_part_headers(&mut self, style: &Style<'_>, start: usize) -> Result<()> {
+    /// Reads the marker segments of a tile-part up to its data. `self.end` is the end of the tile-part.
+    fn tile_part_headers(&mut self, style: &Style<'_>, start: usize) -> Result<TilePart<'a>> {
+        let leaves = |offset: usize| {
+            move |error| match error {
+                Error::Read { .. } => error,
+                _ => damaged(offset, "a segment that leaves its tile-part"),
+            }
+        };
+        let mut segments = Vec::new();
         loop {
             let offset = self.at;
             if offset + 2 > self.end {
                 return Err(damaged(start, "a tile-part without data (SOD marker)"));
             }
             match self.marker()? {
-                marker::SOD => return Ok(()),
+                marker::SOD => return Ok(TilePart { start, segments, body: self.at..self.end }),
                 code @ (marker::COD | marker::COC) => {
-                    let segment =
-                        self.segment().map_err(|_| damaged(offset, "a segment that leaves its tile-part"))?;
-                    style.check_tile(self.data, code, &segment)?;
+                    let segment = self.segment().map_err(leaves(offset))?;
+                    style.check_tile(code, &segment)?;
+                    segments.push(segment);
                 }
-                marker::QCD
-                | marker::QCC
-                | marker::RGN
-                | marker::POC
-                | marker::PPT
-                | marker::PLT
-                | marker::COM => {
-                    self.segment().map_err(|_| damaged(offset, "a segment that leaves its tile-part"))?;
+                marker::QCD | marker::QCC | marker::RGN | marker::POC | marker::PPT => {
+                    segments.push(self.segment().map_err(leaves(offset))?);
+                }
+                marker::PLT | marker::COM => {
+                    self.skip_segment().map_err(leaves(offset))?;
                 }
                 0x30..=0x3f => {}
                 code => return Err(unexpected(offset, code, "a tile-part header")),
@@ -380,9 +410,9 @@ impl Walk<'_> {
     }
 }
 
-fn size(data: &[u8], siz: &Range<usize>, limits: &Limits) -> Result<Size> {
-    let bytes = &data[siz.clone()];
-    let wrong = |what: &str| damaged(siz.start, format!("a SIZ marker with {what}"));
+fn size(siz: &Segment<'_>, limits: &Limits) -> Result<Size> {
+    let bytes = &siz.bytes[..];
+    let wrong = |what: &str| damaged(siz.offset, format!("a SIZ marker with {what}"));
     let field = |at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::try_from(be(b)).unwrap_or(0));
     let count = bytes.get(38..40).map_or(0, |b| usize::try_from(be(b)).unwrap_or(0));
     if count == 0 || bytes.len() != 40 + 3 * count {
@@ -442,25 +472,25 @@ struct Style<'a> {
 }
 
 impl Style<'_> {
-    fn check(&mut self, data: &[u8], code: u8, segment: &Range<usize>) -> Result<()> {
+    fn check(&mut self, code: u8, segment: &Segment<'_>) -> Result<()> {
         if code == marker::COD {
-            self.layers = data.get(segment.start + 6..segment.start + 8).map_or(0, be);
+            self.layers = segment.bytes.get(6..8).map_or(0, be);
         }
-        let levels = self.check_tile(data, code, segment)?;
+        let levels = self.check_tile(code, segment)?;
         self.levels = self.levels.min(levels);
         Ok(())
     }
 
     /// Checks a segment of a tile and gives its number of decomposition levels.
-    fn check_tile(&self, data: &[u8], code: u8, segment: &Range<usize>) -> Result<u32> {
-        let wrong = |what: &str| damaged(segment.start, format!("a coding style with {what}"));
+    fn check_tile(&self, code: u8, segment: &Segment<'_>) -> Result<u32> {
+        let wrong = |what: &str| damaged(segment.offset, format!("a coding style with {what}"));
         // Positions after the marker and the length (Tables A.12 and A.22).
         let (style_at, levels_at) = match code {
             marker::COD => (4, 9),
             _ if self.size.components.len() < 257 => (5, 6),
             _ => (6, 7),
         };
-        let bytes = &data[segment.clone()];
+        let bytes = &segment.bytes[..];
         let (Some(style), Some(&[levels, block_width, block_height, block_style, transform])) =
             (bytes.get(style_at), bytes.get(levels_at..).and_then(|b| b.first_chunk()))
         else {

@@ -1,9 +1,7 @@
 //! How the components of a tile are coded: the COD, COC, QCD and QCC markers (ISO/IEC 15444-1 A.6).
 
-use std::ops::Range;
-
 use crate::boxes::be;
-use crate::codestream::{Codestream, marker, unsupported};
+use crate::codestream::{Codestream, Segment, marker, unsupported};
 use crate::{Error, Result};
 
 /// Coefficients are kept in words of 32 bits: a sign, and half of the last bit-plane.
@@ -55,12 +53,13 @@ impl Coding {
             components: vec![Component::default(); count],
         };
         // A.6: the tile's own segments win, and of the same header those for one component.
-        for segments in [codestream.header.clone(), codestream.tile_segments(tile)] {
-            let (default, single): (Vec<_>, Vec<_>) = segments
-                .into_iter()
-                .partition(|s| !matches!(codestream.data[s.start + 1], marker::COC | marker::QCC));
+        for segments in
+            [codestream.header.iter().collect(), codestream.tile_segments(tile).collect::<Vec<_>>()]
+        {
+            let of_one = |segment: &&Segment<'_>| matches!(segment.bytes[1], marker::COC | marker::QCC);
+            let (single, default): (Vec<_>, Vec<_>) = segments.into_iter().partition(of_one);
             for segment in default.into_iter().chain(single) {
-                coding.apply(codestream, &segment)?;
+                coding.apply(segment)?;
             }
         }
         if coding
@@ -81,8 +80,8 @@ impl Coding {
         Ok(coding)
     }
 
-    fn apply(&mut self, codestream: &Codestream<'_>, segment: &Range<usize>) -> Result<()> {
-        let bytes = &codestream.data[segment.clone()];
+    fn apply(&mut self, segment: &Segment<'_>) -> Result<()> {
+        let bytes = &segment.bytes[..];
         let wide = usize::from(self.components.len() > 256);
         let mut known = || -> Option<Result<()>> {
             let index = |at: usize| usize::try_from(be(bytes.get(at..=at + wide)?)).ok();
@@ -109,7 +108,7 @@ impl Coding {
         };
         known().unwrap_or_else(|| {
             let what = format!("marker ff{:02x} with values out of range", bytes[1]);
-            Err(Error::Damaged { offset: segment.start, what })
+            Err(Error::Damaged { offset: segment.offset, what })
         })
     }
 }

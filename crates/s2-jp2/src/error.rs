@@ -16,6 +16,14 @@ pub enum Error {
         /// What they look like.
         found: String,
     },
+    /// The data could not be read.
+    #[error("reading from byte {offset} failed: {source}")]
+    Read {
+        /// From where on.
+        offset: usize,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The data end too early.
     #[error("truncated at byte {offset}: {}; get the file again", whole(*whole_tiles, *tiles))]
     Truncated {

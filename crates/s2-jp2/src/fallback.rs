@@ -19,8 +19,8 @@ pub(crate) fn decode(codestream: &Codestream<'_>, request: &Request) -> Result<V
         return Err(unsupported("signed samples coded in a rare style"));
     }
     // It counts layers in the bits of a word.
-    let segments = codestream.header.iter().map(|segment| &codestream.data[segment.clone()]);
-    if segments.filter(|s| s[1] == marker::COD).any(|s| be(&s[6..8]) > 32) {
+    let coding = codestream.header.iter().filter(|segment| segment.bytes[1] == marker::COD);
+    if coding.into_iter().any(|segment| be(&segment.bytes[6..8]) > 32) {
         return Err(unsupported("more than 32 quality layers coded in a rare style"));
     }
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Tile {
@@ -28,7 +28,7 @@ pub(crate) fn decode(codestream: &Codestream<'_>, request: &Request) -> Result<V
         offset: codestream.tile_offset(tile),
         source,
     };
-    let stream = one_tile(codestream, tile);
+    let stream = one_tile(codestream, tile)?;
     let whole = codestream.size.tile_rect(tile);
     let need = request.need;
     let (top, left) = ((need.y0 - whole.y0) as usize, (need.x0 - whole.x0) as usize);
@@ -62,14 +62,12 @@ pub(crate) fn decode(codestream: &Codestream<'_>, request: &Request) -> Result<V
 
 /// A codestream of its own that holds one tile, at its place on the reference grid: precincts and code-blocks
 /// are anchored there, so the tile decodes as it does in the whole image.
-fn one_tile(codestream: &Codestream<'_>, tile: usize) -> Vec<u8> {
+fn one_tile(codestream: &Codestream<'_>, tile: usize) -> Result<Vec<u8>> {
     let (x, y) = codestream.size.tile(tile);
-    let copied = codestream.header.iter().chain(&codestream.parts[tile]).map(|r| r.len()).sum::<usize>();
-    let mut out = Vec::with_capacity(copied + 4);
-    out.extend([0xff, marker::SOC]);
+    let mut out = vec![0xff, marker::SOC];
     let siz = out.len();
     for segment in &codestream.header {
-        out.extend_from_slice(&codestream.data[segment.clone()]);
+        out.extend_from_slice(&segment.bytes);
     }
     // Image and tile both begin at the tile's first pixel. Positions of the fields: Table A.9, after the marker.
     for (at, value) in [(6, x.end), (10, y.end), (14, x.start), (18, y.start), (30, x.start), (34, y.start)] {
@@ -77,13 +75,14 @@ fn one_tile(codestream: &Codestream<'_>, tile: usize) -> Vec<u8> {
     }
     for part in &codestream.parts[tile] {
         let sot = out.len();
-        out.extend_from_slice(&codestream.data[part.clone()]);
+        let bytes = codestream.data.get(part.start..part.body.end)?.unwrap_or_default();
+        out.extend_from_slice(&bytes);
         // Table A.5: tile number 0, and a length also where the last tile-part leaves it open. Lengths come
         // from 32-bit fields or from the end of the data, which the decoder finds by itself.
-        let length = u32::try_from(part.len()).unwrap_or(0);
+        let length = u32::try_from(bytes.len()).unwrap_or(0);
         out[sot + 4..sot + 6].fill(0);
         out[sot + 6..sot + 10].copy_from_slice(&length.to_be_bytes());
     }
     out.extend([0xff, marker::EOC]);
-    out
+    Ok(out)
 }

@@ -1,5 +1,6 @@
 //! An image: its headers, and the decoding of its tiles in threads.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use rayon::prelude::*;
@@ -9,6 +10,7 @@ use crate::codestream::Codestream;
 #[cfg(feature = "hayro")]
 use crate::fallback;
 use crate::rect::Rect;
+use crate::source::{Data, Source};
 use crate::tile::{self, Samples, Scratch};
 use crate::{Error, Limits, Result, Sample, Window};
 
@@ -36,8 +38,8 @@ impl Component {
 /// The parsed headers of a JP2 file or raw codestream.
 pub struct Image<'a> {
     codestream: Codestream<'a>,
-    gml: Option<&'a str>,
-    geojp2: Option<&'a [u8]>,
+    gml: Option<Cow<'a, str>>,
+    geojp2: Option<Cow<'a, [u8]>>,
 }
 
 impl fmt::Debug for Image<'_> {
@@ -66,9 +68,17 @@ impl<'a> Image<'a> {
     ///
     /// As [`Image::parse`].
     pub fn parse_with_limits(data: &'a [u8], limits: &Limits) -> Result<Self> {
-        let boxes = Boxes::parse(data)?;
-        let codestream = Codestream::parse(data, boxes.codestream, limits, None)?;
-        Ok(Self { codestream, gml: boxes.gml, geojp2: boxes.geojp2 })
+        Self::new(Data::Slice(data), limits, None)
+    }
+
+    /// Reads the headers of a JP2 file or raw codestream from a file, say. Then decoding reads the tiles that it needs,
+    /// and only these.
+    ///
+    /// # Errors
+    ///
+    /// As [`Image::parse`], and when reading fails.
+    pub fn open(source: &'a dyn Source, limits: &Limits) -> Result<Self> {
+        Self::new(Data::open(source)?, limits, None)
     }
 
     /// Reads the headers of a file that may be incomplete or damaged after its main header: a band that is half
@@ -78,10 +88,15 @@ impl<'a> Image<'a> {
     ///
     /// As [`Image::parse`], though only when the main header itself is incomplete, damaged or refused.
     pub fn parse_damaged(data: &'a [u8], limits: &Limits) -> Result<(Self, Vec<Error>)> {
-        let boxes = Boxes::parse(data)?;
         let mut damage = Vec::new();
-        let codestream = Codestream::parse(data, boxes.codestream, limits, Some(&mut damage))?;
-        Ok((Self { codestream, gml: boxes.gml, geojp2: boxes.geojp2 }, damage))
+        let image = Self::new(Data::Slice(data), limits, Some(&mut damage))?;
+        Ok((image, damage))
+    }
+
+    fn new(data: Data<'a>, limits: &Limits, damage: Option<&mut Vec<Error>>) -> Result<Self> {
+        let boxes = Boxes::parse(data)?;
+        let codestream = Codestream::parse(data, boxes.codestream, limits, damage)?;
+        Ok(Self { codestream, gml: boxes.gml, geojp2: boxes.geojp2 })
     }
 
     /// Number of rows.
@@ -116,15 +131,15 @@ impl<'a> Image<'a> {
 
     /// The XML of the GMLJP2 box, or `None` where there is none.
     #[must_use]
-    pub fn gml(&self) -> Option<&'a str> {
-        self.gml
+    pub fn gml(&self) -> Option<&str> {
+        self.gml.as_deref()
     }
 
     /// The `GeoTIFF` of one pixel in the `GeoJP2` box, or `None` where there is none. Files of ESA have none, copies
     /// made with other software do.
     #[must_use]
-    pub fn geojp2(&self) -> Option<&'a [u8]> {
-        self.geojp2
+    pub fn geojp2(&self) -> Option<&[u8]> {
+        self.geojp2.as_deref()
     }
 
     /// How often width and height can be halved by [`Image::decode_reduced`].

@@ -60,7 +60,7 @@ pub(crate) fn decode(
     damage: Option<&mut Vec<Error>>,
 ) -> Result<Vec<Samples>> {
     let index = request.tile;
-    let data = codestream.tile_data(index);
+    let data = codestream.tile_data(index)?;
     if data.is_empty() {
         let source = "there are no data of it".into();
         return Err(Error::Tile { tile: index, offset: codestream.tile_offset(index), source });

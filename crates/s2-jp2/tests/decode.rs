@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use s2_jp2::{Image, Window};
+use s2_jp2::{Image, Limits, Source, Window};
 
 const FILES: [&str; 8] = [
     "b01_15bit_blocks4_tlm.jp2",
@@ -77,7 +77,8 @@ fn irreversible_samples_are_at_most_one_from_gdal() {
 #[test]
 fn georeference_boxes_are_found() {
     let data = read("b04_15bit_tiles32.jp2");
-    let gml = Image::parse(&data).unwrap().gml().unwrap();
+    let image = Image::parse(&data).unwrap();
+    let gml = image.gml().unwrap();
     assert!(
         gml.starts_with("<?xml") && gml.ends_with("</gml:FeatureCollection>"),
         "the whole document: {gml}"
@@ -114,6 +115,53 @@ fn sizes_come_from_the_codestream() {
     let image = Image::parse(&data).unwrap();
     assert_eq!((image.height(), image.width(), image.tile_height(), image.tile_width()), (45, 38, 16, 16));
     assert!(!image.components()[0].signed, "unsigned");
+}
+
+#[test]
+fn a_file_gives_what_its_bytes_give() {
+    for name in FILES {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+        let file = std::fs::File::open(path).unwrap();
+        let (opened, data) = (Image::open(&file, &Limits::default()).unwrap(), read(name));
+        let parsed = Image::parse(&data).unwrap();
+        assert_eq!(opened.gml(), parsed.gml(), "{name}");
+        assert_eq!(decode(&opened), decode(&parsed), "{name}");
+    }
+}
+
+/// A source that remembers how much was read.
+struct Counted<'a>(&'a [u8], std::sync::atomic::AtomicUsize);
+
+impl Source for Counted<'_> {
+    fn length(&self) -> std::io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.1.fetch_add(buffer.len(), std::sync::atomic::Ordering::Relaxed);
+        let start = usize::try_from(offset).unwrap();
+        buffer.copy_from_slice(&self.0[start..][..buffer.len()]);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_window_reads_the_tiles_that_it_touches_and_no_others() {
+    let data = read("b04_15bit_tiles32.jp2");
+    let source = Counted(&data, 0.into());
+    let image = Image::open(&source, &Limits::default()).unwrap();
+    let read = || source.1.load(std::sync::atomic::Ordering::Relaxed);
+    let headers = read();
+    let window = Window { row: 3, col: 40, height: 20, width: 10 };
+    image.decode_window(window, &mut [0_u16; 200]).unwrap();
+    let one_tile = read() - headers;
+    image.decode(&mut [0_u16; 61 * 97]).unwrap();
+    let all_tiles = read() - headers - one_tile;
+    assert!(
+        0 < one_tile && one_tile * 4 < all_tiles,
+        "{one_tile} of {all_tiles} bytes, {headers} of headers"
+    );
+    assert!(headers + all_tiles <= data.len() + 8192, "nothing is read twice but the first bytes");
 }
 
 #[test]

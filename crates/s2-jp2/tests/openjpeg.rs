@@ -133,8 +133,10 @@ fn check(case: &Case) -> TestCaseResult {
     let ours = decode(&image, &Region { reduce, window, stride: width + 3 }).unwrap();
     assert_eq!(ours.len(), theirs.len(), "{case:?}");
     let difference = ours.iter().zip(&theirs).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
-    // The irreversible transform is defined in real numbers, and both round.
-    assert!(difference <= u32::from(!reversible), "{difference}: {case:?}");
+    // The irreversible transform is defined in real numbers, and both round. OpenJPEG also scales high bands by
+    // 1.625732422 / 2 where 1 / K (F.3.8) is 1.625786 / 2: 3.3e-5 of their range, twice where two directions are high.
+    let allowed = if reversible { 0 } else { 1 + (5 << bits >> 16) };
+    assert!(difference <= allowed, "{difference}: {case:?}");
 
     let [top, left, bottom, right] = case.window;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to length")]

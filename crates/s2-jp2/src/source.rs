@@ -1,0 +1,100 @@
+//! Where the bytes of an image come from.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+
+use crate::{Error, Result};
+
+/// Bytes that are read piece by piece: a file, a range of one, or something on the network.
+///
+/// [`Image::open`](crate::Image::open) reads the headers, and decoding a window the tiles that it touches.
+pub trait Source: Sync {
+    /// Number of bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be told.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Reads as many bytes as `buffer` holds, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or there are fewer.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl Source for File {
+    fn length(&self) -> io::Result<u64> {
+        self.metadata().map(|metadata| metadata.len())
+    }
+
+    #[cfg(unix)]
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(self, buffer, offset)
+    }
+
+    #[cfg(windows)]
+    fn read_exact_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !buffer.is_empty() {
+            match std::os::windows::fs::FileExt::seek_read(self, buffer, offset)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => {
+                    buffer = &mut buffer[count..];
+                    offset += count as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(any(unix, windows)))]
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        use std::io::{Read, Seek, SeekFrom};
+        // One position for all threads: a clone shares it, so nothing else may read this file meanwhile.
+        static ONE_READER: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _guard = ONE_READER.lock();
+        let mut file = self;
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(buffer)
+    }
+}
+
+/// The bytes of an image.
+#[derive(Clone, Copy)]
+pub(crate) enum Data<'a> {
+    Slice(&'a [u8]),
+    Source(&'a dyn Source, usize),
+}
+
+impl<'a> Data<'a> {
+    pub(crate) fn open(source: &'a dyn Source) -> Result<Self> {
+        let length = source.length().map_err(|source| Error::Read { offset: 0, source })?;
+        Ok(Self::Source(source, usize::try_from(length).unwrap_or(usize::MAX)))
+    }
+
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::Slice(bytes) => bytes.len(),
+            Self::Source(_, length) => length,
+        }
+    }
+
+    /// These bytes, or `None` if they are not all there.
+    pub(crate) fn get(self, range: Range<usize>) -> Result<Option<Cow<'a, [u8]>>> {
+        if range.start > range.end || range.end > self.len() {
+            return Ok(None);
+        }
+        match self {
+            Self::Slice(bytes) => Ok(bytes.get(range).map(Cow::Borrowed)),
+            Self::Source(source, _) => {
+                let mut bytes = vec![0; range.len()];
+                let read = source.read_exact_at(&mut bytes, range.start as u64);
+                read.map_err(|source| Error::Read { offset: range.start, source })?;
+                Ok(Some(Cow::Owned(bytes)))
+            }
+        }
+    }
+}
