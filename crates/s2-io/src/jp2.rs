@@ -1,10 +1,11 @@
 //! JPEG 2000 files as rasters: samples from `s2-jp2`, place from the georeference boxes.
 
+use std::fs::File;
 use std::io::Cursor;
 use std::path::Path;
 
 use ndarray::Array3;
-use s2_jp2::{Image, Window};
+use s2_jp2::{Image, Limits, Source, Window};
 use tiff::decoder::Decoder;
 use tiff::tags::Tag;
 
@@ -31,7 +32,8 @@ pub fn read_jp2<T: s2_jp2::Sample>(path: impl AsRef<Path>) -> Result<Raster<T>> 
     read_file(path.as_ref(), None)
 }
 
-/// Reads a window of a JPEG 2000 file; only the tiles that it touches are decoded. Otherwise as [`read_jp2`].
+/// Reads a window of a JPEG 2000 file: of the file the tiles that it touches, of these the code-blocks that it needs.
+/// Otherwise as [`read_jp2`].
 ///
 /// # Errors
 ///
@@ -41,8 +43,8 @@ pub fn read_jp2_window<T: s2_jp2::Sample>(path: impl AsRef<Path>, window: Window
 }
 
 fn read_file<T: s2_jp2::Sample>(path: &Path, window: Option<Window>) -> Result<Raster<T>> {
-    let data = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let image = parse(path, &data)?;
+    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let image = open(path, &file)?;
     let grid = georeference(path, &image)?.unwrap_or(Grid {
         height: image.height() as usize,
         width: image.width() as usize,
@@ -52,8 +54,15 @@ fn read_file<T: s2_jp2::Sample>(path: &Path, window: Option<Window>) -> Result<R
     decode(path, &image, &grid, window, None)
 }
 
-pub(crate) fn parse<'a>(path: &Path, data: &'a [u8]) -> Result<Image<'a>> {
-    Image::parse(data).map_err(|source| Error::Jp2 { path: path.to_owned(), source })
+pub(crate) fn open<'a>(path: &Path, source: &'a dyn Source) -> Result<Image<'a>> {
+    Image::open(source, &Limits::default()).map_err(|source| failed(path, source))
+}
+
+fn failed(path: &Path, error: s2_jp2::Error) -> Error {
+    match error {
+        s2_jp2::Error::Read { source, .. } => Error::Read { path: path.to_owned(), source },
+        source => Error::Jp2 { path: path.to_owned(), source },
+    }
 }
 
 /// Decodes the whole image, or a window of it, whose first pixel `grid` places.
@@ -64,7 +73,6 @@ pub(crate) fn decode<T: s2_jp2::Sample>(
     window: Option<Window>,
     nodata: Option<f64>,
 ) -> Result<Raster<T>> {
-    let failed = |source| Error::Jp2 { path: path.to_owned(), source };
     let whole = Window { row: 0, col: 0, height: grid.height, width: grid.width };
     let window = window.unwrap_or(whole);
     if !window.fits(grid.height, grid.width) {
@@ -77,7 +85,7 @@ pub(crate) fn decode<T: s2_jp2::Sample>(
     }
     let mut data = Array3::from_elem((image.components().len(), window.height, window.width), T::default());
     if let Some(samples) = data.as_slice_mut() {
-        image.decode_window(window, samples).map_err(failed)?;
+        image.decode_window(window, samples).map_err(|error| failed(path, error))?;
     }
     Ok(Raster { data, grid: grid.window(window), nodata })
 }

@@ -267,8 +267,8 @@ impl Product {
             let (found, expected) = (found.to_owned(), self.tile.clone());
             return Err(Error::OtherTile { path, found, expected });
         }
-        let data = self.source.read(file)?;
-        let image = jp2::parse(&path, &data)?;
+        let opened = self.source.open_image(file)?;
+        let image = jp2::open(&path, &*opened)?;
         let (height, width) = (image.height(), image.width());
         if (height as usize, width as usize) != (grid.height, grid.width) {
             return Err(Error::ImageSize { path, height, width, grid });

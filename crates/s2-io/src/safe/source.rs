@@ -101,6 +101,16 @@ impl Source {
         self.path.join(self.prefix.as_deref().unwrap_or_default()).join(file)
     }
 
+    /// A file that is read where it is needed; a member of an archive is unpacked into memory.
+    pub(super) fn open_image(&self, file: &str) -> Result<Box<dyn s2_jp2::Source>> {
+        if self.prefix.is_some() {
+            return Ok(Box::new(self.read(file)?));
+        }
+        let path = self.path_of(file);
+        let file = File::open(&path).map_err(|source| Error::Read { path, source })?;
+        Ok(Box::new(file))
+    }
+
     /// Reads a file into memory.
     pub(super) fn read(&self, file: &str) -> Result<Vec<u8>> {
         let path = self.path_of(file);
