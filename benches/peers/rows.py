@@ -1,0 +1,158 @@
+"""The rows of `run.sh`: the same work done by us and by a Python peer, in turn.
+
+    python rows.py WORK EXAMPLES [--list | ROW…]
+
+Both clocks run inside the process, from opening the file to having the samples, so that Python's start and imports
+count for nothing. Each pair is checked: the same samples, or the row fails.
+"""
+
+import filecmp
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+work, examples = Path(sys.argv[1]), Path(sys.argv[2])
+mine, theirs = work / "ours.raw", work / "peer.raw"
+
+
+def ours(threads, file, *options):
+    """Seconds that we need; the samples go to `mine`."""
+    command = [examples / "decode", file, mine, "--threads", str(threads), *map(str, options)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-3])
+
+
+def peer(threads, library, file, *options):
+    """Seconds that a library needs, in a process with so many threads; the samples go to `theirs`."""
+    command = [sys.executable, __file__, work, examples, "--peer", library, file, *map(str, options)]
+    environment = dict(os.environ, GDAL_NUM_THREADS=str(threads), OPENJPEG_THREADS=str(threads))
+    return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
+def in_turn(rounds, threads, library, file, options=lambda round: []):
+    """Medians of both, after a round that warms the caches."""
+    times = []
+    for number in range(rounds + 1):
+        times.append((ours(threads, file, *options(number)), peer(threads, library, file, *options(number))))
+        assert filecmp.cmp(mine, theirs, shallow=False), "the samples differ"
+    return [statistics.median(column) for column in zip(*times[1:])]
+
+
+def made(name, side, **options):
+    """A made band of 15 bits, written by GDAL with the structure of bands of ESA."""
+    file = work / f"{name}.jp2"
+    if not file.exists():
+        import rasterio.shutil
+        from rasterio.io import MemoryFile
+
+        from bands import band
+
+        print(f"making {file}", file=sys.stderr)
+        with MemoryFile() as memory:
+            with memory.open(driver="GTiff", height=side, width=side, count=1, dtype="uint16", nbits=15) as raw:
+                raw.write(band(side), 1)
+            part = file.with_suffix(".part.jp2")
+            with memory.open() as raw:
+                rasterio.shutil.copy(raw, part, driver="JP2OpenJPEG", REVERSIBLE="YES", QUALITY=100, YCC="NO",
+                                     RESOLUTIONS=5, PROGRESSION="LRCP", TLM="YES", **options)
+        part.rename(file)
+    return file
+
+
+def band_10m():
+    return made("band_10m", 10980, BLOCKXSIZE=1024, BLOCKYSIZE=1024, CODEBLOCK_WIDTH=64, CODEBLOCK_HEIGHT=64,
+                PRECINCTS=",".join(["{256,256}"] * 5), PLT="YES")
+
+
+def band_60m():
+    """Tiles of 192 and code-blocks of 4, as the bands of 60 m have them."""
+    return made("band_60m", 1830, BLOCKXSIZE=192, BLOCKYSIZE=192, CODEBLOCK_WIDTH=4, CODEBLOCK_HEIGHT=4)
+
+
+def full(threads):
+    return band_10m(), in_turn(3, threads, "rasterio", band_10m())
+
+
+def sixty(threads):
+    return band_60m(), in_turn(9, threads, "rasterio", band_60m())
+
+
+def sixty_openjpeg(threads):
+    return band_60m(), in_turn(9, threads, "glymur", band_60m())
+
+
+def window(threads):
+    """572 x 572 at random places, opened each time."""
+    place = random.Random(5).randrange
+    windows = [f"{place(10980 - 572)},{place(10980 - 572)},572,572" for _ in range(20)]
+    return band_10m(), in_turn(19, threads, "rasterio", band_10m(), lambda round: ["--window", windows[round]])
+
+
+def reduced(level):
+    def decode(threads):
+        return band_10m(), in_turn(5, threads, "rasterio", band_10m(), lambda round: ["--reduce", level])
+
+    return decode
+
+
+# Name, what to do, and how many times faster we mean to be.
+ROWS = [
+    ("jp2-full", full, 2.2),
+    ("jp2-60m", sixty, 7),
+    ("jp2-60m-openjpeg", sixty_openjpeg, 2),
+    ("jp2-window", window, 5),
+    ("jp2-reduced2", reduced(1), 2),
+    ("jp2-reduced4", reduced(2), 2),
+    ("jp2-reduced8", reduced(3), 2),
+]
+
+
+def decode_as_peer(library, file, *options):
+    warnings.simplefilter("ignore")
+    import glymur
+    import rasterio
+    from rasterio.windows import Window
+
+    glymur.set_option("lib.num_threads", int(os.environ["OPENJPEG_THREADS"]))
+    options = dict(zip(options[::2], options[1::2]))
+    place, level = None, {}
+    if "--window" in options:
+        row, col, height, width = map(int, options["--window"].split(","))
+        place = Window(col, row, width, height)
+    if "--reduce" in options:
+        level = {"OVERVIEW_LEVEL": int(options["--reduce"]) - 1}
+    start = time.perf_counter()
+    if library == "glymur":
+        samples = glymur.Jp2k(file)[:]
+    else:
+        with rasterio.open(file, **level) as opened:
+            samples = opened.read(1, window=place)
+    print(time.perf_counter() - start)
+    samples.astype("<u2").tofile(theirs)
+
+
+def main(arguments):
+    if arguments[:1] == ["--peer"]:
+        decode_as_peer(*arguments[1:])
+        return
+    rows = {f"{name}-{threads}": (work, goal, threads) for threads in (1, 2) for name, work, goal in ROWS}
+    if arguments == ["--list"]:
+        print(*rows, sep="\n")
+        return
+    if unknown := set(arguments) - set(rows):
+        sys.exit(f"no such row: {', '.join(sorted(unknown))}; --list shows them")
+    for name in arguments or rows:
+        function, goal, threads = rows[name]
+        file, (our_time, peer_time) = function(threads)
+        result = {"row": name, "ours": round(our_time, 5), "peer": round(peer_time, 5),
+                  "ratio": round(peer_time / our_time, 2), "goal": goal, "threads": threads,
+                  "size": f"{file.name}, {file.stat().st_size / 1e6:.1f} MB"}
+        print(json.dumps(result), flush=True)
+
+
+main(sys.argv[3:])
