@@ -144,6 +144,21 @@ impl<'a> Mq<'a> {
         (state & 1) ^ u32::from(unexpected)
     }
 
+    /// As [`decode`](Self::decode), for a context that nearly always gives what it expects and leaves the interval wide:
+    /// then a branch is cheaper than what it saves.
+    #[inline(always)]
+    pub(crate) fn decode_expected(&mut self, context: &mut Context) -> u32 {
+        let Context(state) = *context;
+        let qe = u64::from(state >> 16) << 48;
+        let interval = self.interval.wrapping_sub(qe);
+        if self.code >= qe && interval.cast_signed() < 0 {
+            self.code -= qe;
+            self.interval = interval;
+            return state & 1;
+        }
+        self.decode(context)
+    }
+
     /// Fetches bytes (C.3.4): as many as fit at once where none of them is 0xff.
     #[inline(always)]
     fn fill(&mut self) {
@@ -278,7 +293,11 @@ mod tests {
             let mut contexts = [Context::new(0); 19];
             let mut states = [(0, 0); 19];
             for context in order {
-                let (found, expected) = (fast.decode(&mut contexts[context]), slow.decode(&mut states[context]));
+                let found = match context {
+                    0..9 => fast.decode(&mut contexts[context]),
+                    _ => fast.decode_expected(&mut contexts[context]),
+                };
+                let expected = slow.decode(&mut states[context]);
                 proptest::prop_assert_eq!(found, expected);
             }
         }

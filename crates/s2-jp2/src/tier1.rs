@@ -384,7 +384,7 @@ impl Tier1 {
                     let mut place = left.trailing_zeros();
                     let flags = self.flags[(columns.flag + place as usize / 4) & MASK];
                     if place.is_multiple_of(4) && left >> place & 15 == 15 && flags & SIGNIFICANT == 0 {
-                        if mq.decode(&mut contexts[RUN_LENGTH]) == 0 {
+                        if mq.decode_expected(&mut contexts[RUN_LENGTH]) == 0 {
                             left &= !(15 << place);
                             continue;
                         }
