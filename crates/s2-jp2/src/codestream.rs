@@ -136,11 +136,12 @@ impl<'a> Codestream<'a> {
                 }
             }
         }
-        if damage.is_none() {
-            walk.check_complete()?;
-            if range.end > data.len() {
-                return Err(walk.truncated());
-            }
+        let missing = if range.end > data.len() { Some(walk.truncated()) } else { walk.incomplete() };
+        match (missing, damage) {
+            (None, _) => {}
+            (Some(error), None) => return Err(error),
+            // It may be the consequence of what is already there.
+            (Some(error), Some(damage)) => damage.extend(damage.is_empty().then_some(error)),
         }
         let parts = walk.tiles.into_iter().map(|tile| tile.parts).collect();
         let levels = style.levels;
@@ -395,18 +396,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn check_complete(&self) -> Result<()> {
-        match self.tiles.iter().position(|tile| !tile.is_whole()) {
-            None => Ok(()),
-            Some(tile) => {
-                let (found, expected) =
-                    (self.tiles[tile].parts.len(), self.tiles[tile].expected.unwrap_or(1));
-                Err(damaged(
-                    self.at,
-                    format!("the end, but tile {tile} has {found} of {expected} tile-parts"),
-                ))
-            }
-        }
+    /// A tile that does not have all of its tile-parts.
+    fn incomplete(&self) -> Option<Error> {
+        let tile = self.tiles.iter().position(|tile| !tile.is_whole())?;
+        let (found, expected) = (self.tiles[tile].parts.len(), self.tiles[tile].expected.unwrap_or(1));
+        Some(damaged(self.at, format!("the end, but tile {tile} has {found} of {expected} tile-parts")))
     }
 }
 
