@@ -12,7 +12,7 @@ mod xml;
 
 pub use band::Band;
 pub use error::{Error, Result};
-pub use geotiff::{CogOptions, GeoTiff, Overviews, Sample, SampleType, write_cog};
+pub use geotiff::{CogCompression, CogOptions, GeoTiff, Overviews, Sample, SampleType, write_cog};
 pub use grid::Grid;
 pub use jp2::{read_jp2, read_jp2_window};
 pub use ndarray;

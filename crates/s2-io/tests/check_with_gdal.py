@@ -67,7 +67,7 @@ def check(path, wanted):
         tags = {key: value for key, value in dataset.tags().items() if key != "AREA_OR_POINT"}
         assert tags == wanted["metadata"], tags
         assert dataset.block_shapes == [(block, block)] * bands, dataset.block_shapes
-        assert dataset.compression.name == "deflate" and dataset.interleaving.name == ("pixel" if bands > 1 else "band")
+        assert dataset.compression.name == wanted["compression"] and dataset.interleaving.name == ("pixel" if bands > 1 else "band")
         if wanted["colors"] is not None:
             colormap = dataset.colormap(1)
             for i in range(256):

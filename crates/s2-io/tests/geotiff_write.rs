@@ -6,7 +6,10 @@ use std::process::Command;
 
 use ndarray::{Array3, ShapeBuilder};
 use proptest::prelude::*;
-use s2_io::{CogOptions, Error, GeoTiff, Grid, Overviews, Sample, Window, ndarray, write_atomic, write_cog};
+use s2_io::{
+    CogCompression, CogOptions, Error, GeoTiff, Grid, Overviews, Sample, Window, ndarray, write_atomic,
+    write_cog,
+};
 use serde_json::json;
 
 fn utm(height: usize, width: usize) -> Grid {
@@ -53,11 +56,12 @@ proptest! {
         overviews in prop::sample::select(vec![
             Overviews::None, Overviews::Nearest, Overviews::Average, Overviews::Mode,
         ]),
-        nodata in prop::option::of(0..5_u8), level in 1..13_u8,
+        nodata in prop::option::of(0..5_u8), level in 1..13_u8, zstd in any::<bool>(),
     ) {
         let shape = (bands, height, width);
         let nodata = nodata.map(f64::from);
-        let options = CogOptions { block_size: 16 * blocks, overviews, nodata, level, ..CogOptions::default() };
+        let compression = if zstd { CogCompression::Zstd(level) } else { CogCompression::Deflate(level) };
+        let options = CogOptions { block_size: 16 * blocks, overviews, nodata, compression, ..CogOptions::default() };
         round_trip(&array(shape, |v| v as u8), &options);
         round_trip(&array(shape, |v| v as u16), &options);
         round_trip(&array(shape, |v| (v as u16).cast_signed()), &options);
@@ -126,6 +130,7 @@ fn case<T: Sample>(
         "shape": [bands, height, width],
         "block_size": options.block_size,
         "overviews": format!("{:?}", options.overviews).to_lowercase(),
+        "compression": if matches!(options.compression, CogCompression::Zstd(_)) { "zstd" } else { "deflate" },
         "transform": grid.transform,
         "epsg": grid.epsg,
         "nodata": options.nodata.map(|value| value.to_string()),
@@ -176,7 +181,9 @@ fn gdal_reads_what_was_written_and_calls_it_a_cog() {
 
     let probability =
         array((1, 700, 513), |v| if v % 9 == 0 { f32::NAN } else { (v % 1000) as f32 / 1000.0 });
-    let options = CogOptions { overviews: Overviews::Average, nodata: Some(f64::NAN), ..default() };
+    let compression = CogCompression::Zstd(1);
+    let options =
+        CogOptions { overviews: Overviews::Average, nodata: Some(f64::NAN), compression, ..default() };
     case(out, "probability_f32", &probability, |v| v.to_le_bytes().to_vec(), &utm(700, 513), &options);
 
     let place = |height, width, transform, epsg| Grid { height, width, transform, epsg };
@@ -187,7 +194,8 @@ fn gdal_reads_what_was_written_and_calls_it_a_cog() {
 
     let rgb = array((3, 100, 130), |v| v as u8);
     let south = place(100, 130, [500_000.0, 8.0, 6.0, 9_300_000.0, 6.0, -8.0], Some(32721));
-    let options = CogOptions { block_size: 32, level: 12, ..default() };
+    let compression = CogCompression::Deflate(12);
+    let options = CogOptions { block_size: 32, compression, ..default() };
     case(out, "rgb_u8_rotated_south", &rgb, |v| vec![v], &south, &options);
 
     let signed = array((1, 65, 67), |v| (v % 200) as i16 - 100);
@@ -196,7 +204,7 @@ fn gdal_reads_what_was_written_and_calls_it_a_cog() {
         block_size: 16,
         overviews: Overviews::Average,
         nodata: Some(-100.0),
-        level: 6,
+        compression: CogCompression::Deflate(6),
         ..default()
     };
     case(out, "signed_i16_laea", &signed, |v| v.to_le_bytes().to_vec(), &laea, &options);
@@ -206,7 +214,8 @@ fn gdal_reads_what_was_written_and_calls_it_a_cog() {
     case(out, "one_pixel_i32", &one, |v| v.to_le_bytes().to_vec(), &nowhere, &default());
 
     let line = array((4, 1, 3000), |v| v);
-    let options = CogOptions { overviews: Overviews::None, ..default() };
+    let options =
+        CogOptions { overviews: Overviews::None, compression: CogCompression::Zstd(3), ..default() };
     case(out, "line_u32_no_overviews", &line, |v| v.to_le_bytes().to_vec(), &utm(1, 3000), &options);
 
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check_with_gdal.py");
@@ -229,6 +238,8 @@ fn what_does_not_fit_together_is_refused_before_anything_is_written() {
     };
     let data = || Array3::zeros((2, 3, 4));
     let default = CogOptions::default;
+    let deflate = |level| CogOptions { compression: CogCompression::Deflate(level), ..default() };
+    let zstd = |level| CogOptions { compression: CogCompression::Zstd(level), ..default() };
     assert_eq!(message(data(), utm(4, 3), default()), "the data has 3 rows and 4 columns, the grid 4 and 3");
     assert_eq!(
         message(Array3::zeros((0, 3, 4)), utm(3, 4), default()),
@@ -241,8 +252,10 @@ fn what_does_not_fit_together_is_refused_before_anything_is_written() {
         (CogOptions { scale_offset: vec![(1.0, 0.0); 3], ..default() }, "3 scales for 2 bands"),
         (CogOptions { nodata: Some(-1.0), ..default() }, "nodata -1 is no u16 value"),
         (CogOptions { nodata: Some(f64::NAN), ..default() }, "nodata NaN is no u16 value"),
-        (CogOptions { level: 0, ..default() }, "deflate level 0 is not between 1 and 12"),
-        (CogOptions { level: 13, ..default() }, "deflate level 13 is not between 1 and 12"),
+        (deflate(0), "deflate level 0 is not between 1 and 12"),
+        (deflate(13), "deflate level 13 is not between 1 and 12"),
+        (zstd(0), "zstd level 0 is not between 1 and 22"),
+        (zstd(23), "zstd level 23 is not between 1 and 22"),
         (
             CogOptions { colors: Some(vec![[0; 3]]), ..default() },
             "1 colours for 2 bands of u16 samples; a palette needs one u8 band and has up to 256 colours",

@@ -1,13 +1,17 @@
 //! One block (tile or strip) of a TIFF: compression and predictors (TIFF 6.0 §8, §9, §13, §14; Technical Note 3).
 
-use libdeflater::{DecompressionError, Decompressor};
+use std::io;
+
+use libdeflater::DecompressionError;
 use ndarray::{ArrayView1, ArrayViewMut3, Axis};
 use weezl::{BitOrder, LzwStatus};
 
 use super::sample::Sample;
 
-/// No compression here packs tighter: deflate ends at 1032:1, LZW at 4096 bytes per 12 bits.
+/// No compression here packs tighter: deflate ends at 1032:1, LZW at 4096 bytes per 12 bits,
 const MAX_RATIO: u64 = 2731;
+/// and a block of Zstandard at 128 KiB in 4 bytes.
+const MAX_RATIO_ZSTD: u64 = 32_768;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compression {
@@ -15,6 +19,19 @@ pub(super) enum Compression {
     Lzw,
     Deflate,
     PackBits,
+    Zstd,
+}
+
+/// What a thread keeps for unpacking.
+pub(super) struct Unpacker {
+    deflate: libdeflater::Decompressor,
+    zstd: io::Result<zstd::bulk::Decompressor<'static>>,
+}
+
+impl Unpacker {
+    pub(super) fn new() -> Self {
+        Self { deflate: libdeflater::Decompressor::new(), zstd: zstd::bulk::Decompressor::new() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,23 +51,31 @@ impl Compression {
         raw: Vec<u8>,
         needed: usize,
         full: usize,
-        decompressor: &mut Decompressor,
+        unpacker: &mut Unpacker,
     ) -> Result<Vec<u8>, String> {
         if self == Self::None {
             return check_length(raw, needed);
         }
-        if needed as u64 > raw.len() as u64 * MAX_RATIO {
+        let max_ratio = if self == Self::Zstd { MAX_RATIO_ZSTD } else { MAX_RATIO };
+        if needed as u64 > raw.len() as u64 * max_ratio {
             return Err(format!("{} bytes cannot hold {needed}", raw.len()));
         }
         let mut out = vec![0; full];
         let length = match self {
             Self::None => unreachable!("returned above"),
-            Self::Deflate => decompressor.zlib_decompress(&raw, &mut out).map_err(|error| match error {
-                DecompressionError::BadData => "its deflate stream is damaged".to_owned(),
-                DecompressionError::InsufficientSpace => format!("it holds more than {full} bytes"),
-            })?,
+            Self::Deflate => {
+                unpacker.deflate.zlib_decompress(&raw, &mut out).map_err(|error| match error {
+                    DecompressionError::BadData => "its deflate stream is damaged".to_owned(),
+                    DecompressionError::InsufficientSpace => format!("it holds more than {full} bytes"),
+                })?
+            }
             Self::Lzw => unpack_lzw(&raw, &mut out)?,
             Self::PackBits => unpack_bits(&raw, &mut out),
+            Self::Zstd => {
+                let zstd = unpacker.zstd.as_mut().map_err(|error| error.to_string())?;
+                let length = zstd.decompress_to_buffer(&raw, &mut out[..]);
+                length.map_err(|error| format!("its zstd stream: {error}"))?
+            }
         };
         out.truncate(length);
         check_length(out, needed)
@@ -235,9 +260,10 @@ mod tests {
 
     #[test]
     fn a_block_that_claims_too_much_is_refused_before_memory_is_taken() {
-        let mut decompressor = Decompressor::new();
-        for compression in [Compression::Deflate, Compression::Lzw, Compression::PackBits] {
-            let error = compression.decompress(vec![0; 10], 1 << 40, 1 << 40, &mut decompressor).unwrap_err();
+        let mut unpacker = Unpacker::new();
+        for compression in [Compression::Deflate, Compression::Lzw, Compression::PackBits, Compression::Zstd]
+        {
+            let error = compression.decompress(vec![0; 10], 1 << 40, 1 << 40, &mut unpacker).unwrap_err();
             assert_eq!(error, "10 bytes cannot hold 1099511627776");
         }
     }

@@ -6,14 +6,13 @@ use std::io::{self, BufReader, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use libdeflater::Decompressor;
 use ndarray::{Array3, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 use tiff::TiffError;
 use tiff::decoder::{ChunkType, Decoder};
 use tiff::tags::Tag;
 
-use super::block::{Compression, Packing, Predictor};
+use super::block::{Compression, Packing, Predictor, Unpacker};
 use super::geokeys::GeoTags;
 use super::metadata::Metadata;
 use super::sample::{Encoding, Sample, SampleType};
@@ -28,7 +27,7 @@ const GDAL_METADATA: Tag = Tag::Unknown(42112);
 /// An open GeoTIFF: its grid, bands and metadata; pixels are read on demand.
 ///
 /// Reads classic and BigTIFF of either byte order, tiles and strips, bands side by side or apart, samples of
-/// [`SampleType`], uncompressed or with deflate, LZW or PackBits, with predictors 1 to 3. Overviews, masks and
+/// [`SampleType`], uncompressed or with deflate, Zstandard, LZW or PackBits, with predictors 1 to 3. Overviews, masks and
 /// further images of the file are not looked at. A shared reference can be used from several threads.
 #[derive(Debug)]
 pub struct GeoTiff {
@@ -198,7 +197,7 @@ impl GeoTiff {
         let mut data = Array3::from_elem(shape, T::default());
         self.parts(window, &mut data)
             .into_par_iter()
-            .try_for_each_init(Decompressor::new, |decompressor, part| self.read_part(part, decompressor))?;
+            .try_for_each_init(Unpacker::new, |unpacker, part| self.read_part(part, unpacker))?;
         Ok(Raster { data, grid: self.grid.window(window), nodata: self.nodata })
     }
 
@@ -246,7 +245,7 @@ impl GeoTiff {
     fn read_part<T: Sample>(
         &self,
         (block, row, col, mut out): Part<'_, T>,
-        decompressor: &mut Decompressor,
+        unpacker: &mut Unpacker,
     ) -> Result<()> {
         let layout = &self.layout;
         let (offset, count) = layout.blocks[block];
@@ -272,7 +271,7 @@ impl GeoTiff {
         let mut raw = vec![0; count];
         read_exact_at(&self.file, &mut raw, offset)
             .map_err(|source| Error::Read { path: self.path.clone(), source })?;
-        let mut bytes = layout.compression.decompress(raw, needed, full, decompressor).map_err(damaged)?;
+        let mut bytes = layout.compression.decompress(raw, needed, full, unpacker).map_err(damaged)?;
         layout.packing.unpack(&mut bytes, row, col, out);
         Ok(())
     }
@@ -381,13 +380,13 @@ fn read_directory(file: &mut File) -> Result<Directory, Problem> {
         5 => Compression::Lzw,
         8 | 32946 => Compression::Deflate,
         32773 => Compression::PackBits,
+        50000 => Compression::Zstd,
         code => {
             let name = match code {
                 2..=4 => "fax",
                 6 | 7 => "jpeg",
                 34887 => "lerc",
                 34925 => "lzma",
-                50000 => "zstd",
                 50001 => "webp",
                 _ => "unknown",
             };

@@ -108,8 +108,11 @@ def fixtures():
     write("pixel_is_point_u8", "uint8", (1, 5, 6), edit=lambda d: d.update_tags(AREA_OR_POINT="Point"))
     write("overviews_u16", "uint16", (1, 70, 70), compress="deflate", **tiled,
           edit=lambda d: d.build_overviews([2, 4]))
+    write("tiled_u16_pixel_zstd_predictor2", "uint16", (3, 29, 37), compress="zstd", predictor=2, interleave="pixel",
+          nodata=0, **tiled)
+    write("strip_f32_zstd_predictor3", "float32", (1, 17, 19), compress="zstd", predictor=3, blockysize=6)
     # What the reader must refuse.
-    write("refused_zstd", "uint8", (1, 5, 6), compress="zstd")
+    write("refused_lerc", "uint8", (1, 5, 6), compress="lerc")
     write("refused_complex", "complex64", (1, 5, 6))
     write("refused_4_bits", "uint8", (1, 5, 6), NBITS=4, photometric="minisblack")
 
