@@ -3,7 +3,7 @@
 use std::io;
 
 use libdeflater::DecompressionError;
-use ndarray::{ArrayView1, ArrayViewMut3, Axis};
+use ndarray::{ArrayViewMut3, Axis};
 use weezl::{BitOrder, LzwStatus};
 
 use super::sample::Sample;
@@ -161,16 +161,29 @@ impl Packing {
         col: usize,
         mut out: ArrayViewMut3<'_, T>,
     ) {
-        let mut samples = vec![T::default(); self.width * self.samples];
         let rows = bytes.chunks_exact_mut(self.row_bytes::<T>()).skip(row);
+        if self.samples == 1 && self.predictor != Predictor::Float && !self.big_endian {
+            // The common case needs no row in between.
+            for (bytes, mut out) in rows.zip(out.index_axis_mut(Axis(0), 0).rows_mut()) {
+                let mut stored = bytes.chunks_exact(size_of::<T>()).map(T::from_le);
+                if self.predictor == Predictor::None {
+                    out.iter_mut().zip(stored.skip(col)).for_each(|(out, sample)| *out = sample);
+                    continue;
+                }
+                let mut sum = stored.by_ref().take(col).fold(T::default(), T::bits_add);
+                for (out, difference) in out.iter_mut().zip(stored) {
+                    sum = sum.bits_add(difference);
+                    *out = sum;
+                }
+            }
+            return;
+        }
+        let mut samples = vec![T::default(); self.width * self.samples];
         for (bytes, mut out) in rows.zip(out.axis_iter_mut(Axis(1))) {
             self.unpack_row(bytes, &mut samples);
-            let part = ArrayView1::from(&samples[col * self.samples..]);
             for (band, mut out) in out.axis_iter_mut(Axis(0)).enumerate() {
-                let step = ndarray::Slice::new(band.cast_signed(), None, self.samples.cast_signed());
-                let whole = part.slice_axis(Axis(0), step);
-                let width = out.len();
-                out.assign(&whole.slice_axis(Axis(0), (..width).into()));
+                let of_band = samples[col * self.samples + band..].iter().step_by(self.samples);
+                out.iter_mut().zip(of_band).for_each(|(out, sample)| *out = *sample);
             }
         }
     }

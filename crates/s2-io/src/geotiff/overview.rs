@@ -1,7 +1,7 @@
 //! Overviews: the same raster at half the size, again and again.
 
 use ndarray::parallel::prelude::*;
-use ndarray::{Array3, ArrayView3, Axis};
+use ndarray::{Array3, ArrayView2, ArrayView3, Axis};
 
 use super::sample::Sample;
 
@@ -30,25 +30,36 @@ impl Overviews {
         let (bands, height, width) = data.dim();
         let mut half = Array3::from_elem((bands, height.div_ceil(2), width.div_ceil(2)), T::default());
         half.axis_iter_mut(Axis(1)).into_par_iter().enumerate().for_each(|(row, mut half)| {
-            for ((band, col), value) in half.indexed_iter_mut() {
-                let (row, col) = (2 * row, 2 * col);
-                let first = data[(band, row, col)];
-                let right = (col + 1 < width).then(|| data[(band, row, col + 1)]);
-                let below = (row + 1 < height).then(|| data[(band, row + 1, col)]);
-                let last = (row + 1 < height && col + 1 < width).then(|| data[(band, row + 1, col + 1)]);
-                let valid = [Some(first), right, below, last]
-                    .into_iter()
-                    .flatten()
-                    .filter(|value| Some(*value) != nodata && !is_nan(*value));
-                *value = match self {
-                    Self::Average => mean(valid, nodata),
-                    Self::Mode => mode(valid),
-                    Self::None | Self::Nearest => Some(first),
+            for (band, mut half) in half.axis_iter_mut(Axis(0)).enumerate() {
+                let band = data.index_axis(Axis(0), band);
+                let rows = band.slice_axis(Axis(0), (2 * row..height.min(2 * row + 2)).into());
+                for (value, pixels) in half.iter_mut().zip(rows.axis_chunks_iter(Axis(1), 2)) {
+                    *value = self.of(pixels, nodata);
                 }
-                .unwrap_or_else(|| nodata.unwrap_or(first));
             }
         });
         half
+    }
+
+    /// The overview pixel of up to four.
+    #[inline]
+    fn of<T: Sample>(self, pixels: ArrayView2<'_, T>, nodata: Option<T>) -> T {
+        let first = pixels[(0, 0)];
+        if matches!(self, Self::None | Self::Nearest) {
+            return first;
+        }
+        let (mut valid, mut count) = ([first; 4], 0);
+        for &pixel in pixels {
+            if Some(pixel) != nodata && !is_nan(pixel) && count < 4 {
+                valid[count] = pixel;
+                count += 1;
+            }
+        }
+        match &valid[..count] {
+            [] => nodata.unwrap_or(first),
+            valid if self == Self::Average => mean(valid, nodata),
+            valid => mode(valid),
+        }
     }
 }
 
@@ -57,20 +68,18 @@ fn is_nan<T: Sample>(value: T) -> bool {
     value != value
 }
 
-fn mean<T: Sample>(values: impl Iterator<Item = T> + Clone, nodata: Option<T>) -> Option<T> {
-    let first = values.clone().next()?;
-    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value.to_f64(), count + 1.0));
-    let mean = T::from_f64(sum / count);
+fn mean<T: Sample>(values: &[T], nodata: Option<T>) -> T {
+    let mean = T::mean(values);
     // The mean of valid values on both sides of the nodata value must not turn into nodata.
-    Some(if Some(mean) == nodata { first } else { mean })
+    if Some(mean) == nodata { values[0] } else { mean }
 }
 
-fn mode<T: Sample>(values: impl Iterator<Item = T> + Clone) -> Option<T> {
-    let count = |value| values.clone().filter(|other| *other == value).count();
-    values.clone().fold(None, |best, value| match best {
-        Some(best) if count(best) >= count(value) => Some(best),
-        _ => Some(value),
-    })
+fn mode<T: Sample>(values: &[T]) -> T {
+    let count = |value: &T| values.iter().filter(|other| *other == value).count();
+    *values
+        .iter()
+        .reduce(|best, value| if count(value) > count(best) { value } else { best })
+        .unwrap_or(&values[0])
 }
 
 #[cfg(test)]

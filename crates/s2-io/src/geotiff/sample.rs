@@ -72,10 +72,29 @@ pub trait Encoding: Copy + PartialEq + Default + fmt::Debug + Send + Sync + 'sta
     fn to_f64(self) -> f64;
     /// The nearest value of this type; halves are rounded away from zero.
     fn from_f64(value: f64) -> Self;
+    /// The mean of up to four values; halves are rounded away from zero.
+    fn mean(values: &[Self]) -> Self;
+}
+
+#[inline]
+fn whole_mean(values: impl ExactSizeIterator<Item: Into<i64>>) -> i64 {
+    let count = values.len() as u64;
+    let sum: i64 = values.map(Into::into).sum();
+    let magnitude = sum.unsigned_abs();
+    // A shift where it can be one.
+    let rounded = if count == 4 { (magnitude + 2) >> 2 } else { (2 * magnitude + count) / (2 * count) };
+    if sum < 0 { -rounded.cast_signed() } else { rounded.cast_signed() }
+}
+
+#[inline]
+#[expect(clippy::cast_precision_loss, reason = "four at most")]
+fn real_mean(values: impl ExactSizeIterator<Item: Into<f64>>) -> f64 {
+    let count = values.len() as f64;
+    values.map(Into::into).sum::<f64>() / count
 }
 
 macro_rules! encoding {
-    ($type:ident, $variant:ident, $bits:ident, $is_float:literal, $to_bits:expr, $from_bits:expr, $round:expr) => {
+    ($type:ident, $variant:ident, $bits:ident, $is_float:literal, $to_bits:expr, $from_bits:expr, $round:expr, $mean:ident) => {
         impl Sample for $type {
             const TYPE: SampleType = SampleType::$variant;
         }
@@ -123,14 +142,23 @@ macro_rules! encoding {
             fn from_f64(value: f64) -> Self {
                 $round(value) as Self
             }
+            #[inline]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a mean lies among its values"
+            )]
+            fn mean(values: &[Self]) -> Self {
+                $mean(values.iter().copied()) as Self
+            }
         }
     };
 }
 
-encoding!(u8, U8, u8, false, u8::from, u8::from, f64::round);
-encoding!(u16, U16, u16, false, u16::from, u16::from, f64::round);
-encoding!(i16, I16, i16, false, i16::from, i16::from, f64::round);
-encoding!(u32, U32, u32, false, u32::from, u32::from, f64::round);
-encoding!(i32, I32, i32, false, i32::from, i32::from, f64::round);
-encoding!(f32, F32, u32, true, f32::to_bits, f32::from_bits, f64::from);
-encoding!(f64, F64, u64, true, f64::to_bits, f64::from_bits, f64::from);
+encoding!(u8, U8, u8, false, u8::from, u8::from, f64::round, whole_mean);
+encoding!(u16, U16, u16, false, u16::from, u16::from, f64::round, whole_mean);
+encoding!(i16, I16, i16, false, i16::from, i16::from, f64::round, whole_mean);
+encoding!(u32, U32, u32, false, u32::from, u32::from, f64::round, whole_mean);
+encoding!(i32, I32, i32, false, i32::from, i32::from, f64::round, whole_mean);
+encoding!(f32, F32, u32, true, f32::to_bits, f32::from_bits, f64::from, real_mean);
+encoding!(f64, F64, u64, true, f64::to_bits, f64::from_bits, f64::from, real_mean);
