@@ -21,10 +21,18 @@ work, examples = Path(sys.argv[1]), Path(sys.argv[2])
 mine, theirs = work / "ours.raw", work / "peer.raw"
 
 
+def run(threads, *command):
+    """Runs one of our examples, and gives the seconds that it prints."""
+    command = [*map(str, command), "--threads", str(threads)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(printed[: printed.rindex(" s")].split()[-1])
+
+
 def ours(threads, file, *options):
     """Seconds that we need; the samples go to `mine`."""
-    command = [examples / "decode", file, mine, "--threads", str(threads), *map(str, options)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-3])
+    if file.suffix == ".tif":
+        return run(threads, examples / "cog", "read", file, mine, *options)
+    return run(threads, examples / "decode", file, mine, *options)
 
 
 def peer(threads, library, file, *options):
@@ -74,6 +82,41 @@ def band_60m():
     return made("band_60m", 1830, BLOCKXSIZE=192, BLOCKYSIZE=192, CODEBLOCK_WIDTH=4, CODEBLOCK_HEIGHT=4)
 
 
+def cog():
+    """The made band as GDAL writes it: deflate, predictor 2, tiles of 512, overviews."""
+    file = work / "band_10m_cog.tif"
+    if not file.exists():
+        import rasterio.shutil
+
+        part = file.with_suffix(".part.tif")
+        rasterio.shutil.copy(band_10m(), part, driver="COG", compress="DEFLATE", predictor=2,
+                             blocksize=512, overview_resampling="average")
+        part.rename(file)
+    return file
+
+
+def cog_read(threads):
+    return cog(), in_turn(5, threads, "rasterio", cog())
+
+
+def cog_window(threads):
+    place = random.Random(5).randrange
+    windows = [f"{place(10980 - 572)},{place(10980 - 572)},572,572" for _ in range(20)]
+    return cog(), in_turn(19, threads, "rasterio", cog(), lambda round: ["--window", windows[round]])
+
+
+def cog_write(threads):
+    """Deflate with overviews of means: ours at its default level, GDAL at its own, 6. Both from memory."""
+    file, made_by_us, made_by_gdal = cog(), work / "ours.tif", work / "peer.tif"
+    times = []
+    for _ in range(4):
+        ours = run(threads, examples / "cog", "write", file, made_by_us)
+        times.append((ours, peer(threads, "rasterio", file, "--write", made_by_gdal)))
+    larger = made_by_us.stat().st_size / made_by_gdal.stat().st_size
+    assert larger <= 1.02, f"the file is {larger:.3f} times as large"
+    return file, [statistics.median(column) for column in zip(*times[1:])]
+
+
 def full(threads):
     return band_10m(), in_turn(3, threads, "rasterio", band_10m())
 
@@ -109,6 +152,9 @@ ROWS = [
     ("jp2-reduced2", reduced(1), 2),
     ("jp2-reduced4", reduced(2), 2),
     ("jp2-reduced8", reduced(3), 2),
+    ("cog-read", cog_read, {1: 2.2, 2: 1.5}),
+    ("cog-window", cog_window, 1.7),
+    ("cog-write", cog_write, 2.5),
 ]
 
 
@@ -124,6 +170,16 @@ def decode_as_peer(library, file, *options):
     if "--window" in options:
         row, col, height, width = map(int, options["--window"].split(","))
         place = Window(col, row, width, height)
+    if "--write" in options:
+        with rasterio.open(file) as opened:
+            samples, profile = opened.read(), opened.profile
+        profile = {name: profile[name] for name in ("height", "width", "count", "dtype", "crs", "transform")}
+        start = time.perf_counter()
+        with rasterio.open(options["--write"], "w", driver="COG", compress="DEFLATE", predictor=2, blocksize=512,
+                           overview_resampling="average", **profile) as out:
+            out.write(samples)
+        print(time.perf_counter() - start)
+        return
     if "--reduce" in options:
         level = {"OVERVIEW_LEVEL": int(options["--reduce"]) - 1}
     start = time.perf_counter()
@@ -149,6 +205,7 @@ def main(arguments):
     for name in arguments or rows:
         function, goal, threads = rows[name]
         file, (our_time, peer_time) = function(threads)
+        goal = goal[threads] if isinstance(goal, dict) else goal
         result = {"row": name, "ours": round(our_time, 5), "peer": round(peer_time, 5),
                   "ratio": round(peer_time / our_time, 2), "goal": goal, "threads": threads,
                   "size": f"{file.name}, {file.stat().st_size / 1e6:.1f} MB"}
