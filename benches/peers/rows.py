@@ -86,13 +86,22 @@ def cog():
     """The made band as GDAL writes it: deflate, predictor 2, tiles of 512, overviews."""
     file = work / "band_10m_cog.tif"
     if not file.exists():
-        import rasterio.shutil
+        import rasterio
 
         part = file.with_suffix(".part.tif")
-        rasterio.shutil.copy(band_10m(), part, driver="COG", compress="DEFLATE", predictor=2,
-                             blocksize=512, overview_resampling="average")
+        with rasterio.open(band_10m()) as opened:
+            write_cog(part, opened.read(), opened.profile)
         part.rename(file)
     return file
+
+
+def write_cog(file, samples, profile):
+    import rasterio
+
+    profile = {name: profile[name] for name in ("height", "width", "count", "dtype", "crs", "transform")}
+    with rasterio.open(file, "w", driver="COG", compress="DEFLATE", predictor=2, blocksize=512,
+                       overview_resampling="average", **profile) as out:
+        out.write(samples)
 
 
 def cog_read(threads):
@@ -173,11 +182,8 @@ def decode_as_peer(library, file, *options):
     if "--write" in options:
         with rasterio.open(file) as opened:
             samples, profile = opened.read(), opened.profile
-        profile = {name: profile[name] for name in ("height", "width", "count", "dtype", "crs", "transform")}
         start = time.perf_counter()
-        with rasterio.open(options["--write"], "w", driver="COG", compress="DEFLATE", predictor=2, blocksize=512,
-                           overview_resampling="average", **profile) as out:
-            out.write(samples)
+        write_cog(options["--write"], samples, profile)
         print(time.perf_counter() - start)
         return
     if "--reduce" in options:
