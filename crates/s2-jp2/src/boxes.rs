@@ -45,6 +45,7 @@ impl<'a> Boxes<'a> {
             }
             let identified = part.body.start + GEOJP2.len();
             match &part.kind {
+                b"jp2h" => refuse_palette(data, part.body)?,
                 b"asoc" if gml.is_none() => gml = find_gml(data, part.body, MAX_DEPTH)?,
                 b"uuid"
                     if geojp2.is_none()
@@ -89,6 +90,19 @@ impl Box {
         }
         Ok(Self { kind, body: at + header..end })
     }
+}
+
+/// Samples that are indices of colours would be taken for measurements.
+fn refuse_palette(data: Data<'_>, header: Range<usize>) -> Result<()> {
+    let mut at = header.start;
+    while at < header.end {
+        let part = Box::read(data, at..header.end)?;
+        at = part.body.end;
+        if part.kind == *b"pclr" {
+            return Err(Error::Unsupported { feature: "a palette (pclr box)".to_owned() });
+        }
+    }
+    Ok(())
 }
 
 /// The first XML box in nested association boxes. GMLJP2 holds exactly one instance document of that kind; schemas

@@ -210,24 +210,17 @@ impl Size {
         Rect { x0: self.x.start, y0: self.y.start, x1: self.x.end, y1: self.y.end }
     }
 
-    /// A tile on the reference grid.
+    /// A tile on the reference grid (B-7 to B-10).
     pub(crate) fn tile_rect(&self, tile: usize) -> Rect {
-        let (x, y) = self.tile(tile);
-        Rect { x0: x.start, y0: y.start, x1: x.end, y1: y.end }
-    }
-
-    /// Columns and rows of the reference grid that a tile covers (B-7 to B-10).
-    pub(crate) fn tile(&self, tile: usize) -> (Range<u32>, Range<u32>) {
         let span = |index: usize, origin: u32, length: u32, image: &Range<u32>| {
             let start = u64::from(origin) + index as u64 * u64::from(length);
             let clip = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).clamp(image.start, image.end);
             clip(start)..clip(start + u64::from(length))
         };
         let (row, col) = (tile / self.tile_cols(), tile % self.tile_cols());
-        (
-            span(col, self.tile_x0, self.tile_width, &self.x),
-            span(row, self.tile_y0, self.tile_height, &self.y),
-        )
+        let x = span(col, self.tile_x0, self.tile_width, &self.x);
+        let y = span(row, self.tile_y0, self.tile_height, &self.y);
+        Rect { x0: x.start, y0: y.start, x1: x.end, y1: y.end }
     }
 }
 
@@ -545,7 +538,7 @@ impl Style<'_> {
         }
         let count = count.saturating_mul(self.size.components.len() as u64);
         // Few of either never matter, however small the tile.
-        within("code-blocks in a tile", count, (self.limits.max_tile_samples / 8).max(4096))?;
+        within("code-blocks in a tile", count, (self.limits.max_tile_samples / 16).max(4096))?;
         Ok(u32::from(levels))
     }
 }

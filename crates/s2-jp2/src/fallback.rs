@@ -6,6 +6,7 @@ use hayro_jpeg2000::{DecodeSettings, DecoderContext, Image};
 
 use crate::boxes::be;
 use crate::codestream::{Codestream, marker, unsupported};
+use crate::rect::Rect;
 use crate::tile::{Request, Samples};
 use crate::{Error, Result};
 
@@ -63,14 +64,14 @@ pub(crate) fn decode(codestream: &Codestream<'_>, request: &Request) -> Result<V
 /// A codestream of its own that holds one tile, at its place on the reference grid: precincts and code-blocks
 /// are anchored there, so the tile decodes as it does in the whole image.
 fn one_tile(codestream: &Codestream<'_>, tile: usize) -> Result<Vec<u8>> {
-    let (x, y) = codestream.size.tile(tile);
+    let Rect { x0, y0, x1, y1 } = codestream.size.tile_rect(tile);
     let mut out = vec![0xff, marker::SOC];
     let siz = out.len();
     for segment in &codestream.header {
         out.extend_from_slice(&segment.bytes);
     }
     // Image and tile both begin at the tile's first pixel. Positions of the fields: Table A.9, after the marker.
-    for (at, value) in [(6, x.end), (10, y.end), (14, x.start), (18, y.start), (30, x.start), (34, y.start)] {
+    for (at, value) in [(6, x1), (10, y1), (14, x0), (18, y0), (30, x0), (34, y0)] {
         out[siz + at..siz + at + 4].copy_from_slice(&value.to_be_bytes());
     }
     for part in &codestream.parts[tile] {

@@ -138,6 +138,15 @@ fn unsupported_features_are_named() {
 }
 
 #[test]
+fn a_palette_is_refused() {
+    let mut data = read("nodata.jp2");
+    // Its colour specification, renamed.
+    let colours = data.windows(4).position(|bytes| bytes == b"colr").unwrap();
+    data[colours..colours + 4].copy_from_slice(b"pclr");
+    assert_eq!(message(&data), "not supported: a palette (pclr box)");
+}
+
+#[test]
 fn samples_that_do_not_fit_are_refused() {
     let data = read("b04_15bit_tiles32.jp2");
     let error = Image::parse(&data).unwrap().decode(&mut [0_u8; 61 * 97]).unwrap_err();
@@ -180,7 +189,7 @@ fn sizes_beyond_the_limits_are_refused_before_any_memory_is_taken() {
     data[siz + 13] = 8;
     let cod = find(&data, 0x52);
     data[cod + 10..cod + 12].copy_from_slice(&[0, 0]);
-    assert!(message(&data).ends_with(" code-blocks in a tile, the limit is 16777216"), "{}", message(&data));
+    assert!(message(&data).ends_with(" code-blocks in a tile, the limit is 8388608"), "{}", message(&data));
 }
 
 #[test]
