@@ -212,9 +212,10 @@ impl<'a> Image<'a> {
     ///
     /// As [`Image::decode_window`], and when the image has no such resolution.
     pub fn decode_region<T: Sample>(&self, region: &Region, out: &mut [T]) -> Result<()> {
-        let threads = Threads::of(self.parts(region, out)?);
-        threads.parts.into_par_iter().try_for_each_init(Scratch::default, |scratch, part| {
-            self.decode_part(part, region.reduce, threads.parallel, scratch, None)
+        let parts = self.parts(region, out)?;
+        let parallel = share_code_blocks(parts.len());
+        parts.into_par_iter().try_for_each_init(Scratch::default, |scratch, part| {
+            self.decode_part(part, region.reduce, parallel, scratch, None)
         })
     }
 
@@ -230,14 +231,15 @@ impl<'a> Image<'a> {
     ///
     /// As [`Image::decode_region`], but not when a tile is damaged.
     pub fn decode_damaged<T: Sample>(&self, region: &Region, out: &mut [T]) -> Result<Vec<Error>> {
-        let threads = Threads::of(self.parts(region, out)?);
+        let parts = self.parts(region, out)?;
+        let parallel = share_code_blocks(parts.len());
         let decode = |scratch: &mut Scratch, part| {
             let mut damage = Vec::new();
-            let result = self.decode_part(part, region.reduce, threads.parallel, scratch, Some(&mut damage));
+            let result = self.decode_part(part, region.reduce, parallel, scratch, Some(&mut damage));
             damage.extend(result.err());
             damage
         };
-        Ok(threads.parts.into_par_iter().map_init(Scratch::default, decode).flatten_iter().collect())
+        Ok(parts.into_par_iter().map_init(Scratch::default, decode).flatten_iter().collect())
     }
 
     /// Checks a region and cuts `out` into what each tile fills.
@@ -368,19 +370,10 @@ pub struct Region {
     pub stride: usize,
 }
 
-/// How parts of an image are shared among threads: with many, each is one thread's work; with few, threads share their
-/// code-blocks as well.
-struct Threads<'o, T> {
-    parts: Vec<Part<'o, T>>,
-    parallel: bool,
-}
-
-impl<'o, T> Threads<'o, T> {
-    fn of(parts: Vec<Part<'o, T>>) -> Self {
-        let threads = rayon::current_num_threads();
-        let parallel = threads > 1 && parts.len() < 2 * threads;
-        Self { parts, parallel }
-    }
+/// Many tiles are one thread's work each; where there are few, threads share their code-blocks as well.
+fn share_code_blocks(tiles: usize) -> bool {
+    let threads = rayon::current_num_threads();
+    threads > 1 && tiles < 2 * threads
 }
 
 /// What a window takes from one tile.

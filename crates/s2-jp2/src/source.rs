@@ -1,6 +1,7 @@
 //! Where the bytes of an image come from.
 
 use std::borrow::Cow;
+#[cfg(any(unix, windows))]
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -26,6 +27,7 @@ pub trait Source: Sync {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
+#[cfg(any(unix, windows))]
 impl Source for File {
     fn length(&self) -> io::Result<u64> {
         self.metadata().map(|metadata| metadata.len())
@@ -48,17 +50,6 @@ impl Source for File {
             }
         }
         Ok(())
-    }
-
-    #[cfg(not(any(unix, windows)))]
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        use std::io::{Read, Seek, SeekFrom};
-        // One position for all threads: a clone shares it, so nothing else may read this file meanwhile.
-        static ONE_READER: std::sync::Mutex<()> = std::sync::Mutex::new(());
-        let _guard = ONE_READER.lock();
-        let mut file = self;
-        file.seek(SeekFrom::Start(offset))?;
-        file.read_exact(buffer)
     }
 }
 

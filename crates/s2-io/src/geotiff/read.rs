@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{Array3, ArrayViewMut3, Axis};
 use rayon::prelude::*;
+use s2_jp2::Source;
 use tiff::TiffError;
 use tiff::decoder::{ChunkType, Decoder};
 use tiff::tags::Tag;
@@ -269,32 +270,12 @@ impl GeoTiff {
         let count = if layout.compression == Compression::None { count.min(needed as u64) } else { count };
         let count = usize::try_from(count).map_err(|_| damaged("it is too large".to_owned()))?;
         let mut raw = vec![0; count];
-        read_exact_at(&self.file, &mut raw, offset)
+        Source::read_exact_at(&self.file, &mut raw, offset)
             .map_err(|source| Error::Read { path: self.path.clone(), source })?;
         let mut bytes = layout.compression.decompress(raw, needed, full, unpacker).map_err(damaged)?;
         layout.packing.unpack(&mut bytes, row, col, out);
         Ok(())
     }
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    use std::os::windows::fs::FileExt;
-    while !buffer.is_empty() {
-        match file.seek_read(buffer, offset)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => {
-                buffer = &mut buffer[count..];
-                offset += count as u64;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// What a file that is no TIFF seems to be.
