@@ -8,14 +8,26 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use s2_io::{CogCompression, CogOptions, GeoTiff, Overviews, Raster, Window, write_cog};
 
-const USAGE: &str = "cog read IN.tif OUT.raw [--window ROW,COL,HEIGHT,WIDTH] [--threads N]\n\
+const USAGE: &str = "usage: cog read IN.tif OUT.raw [--window ROW,COL,HEIGHT,WIDTH] [--threads N]\n\
                      cog write IN.tif OUT.tif [--zstd] [--threads N]";
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            let cause = problem.source().map_or_else(String::new, |cause| format!(": {cause}"));
+            eprintln!("{problem}{cause}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let (mut words, mut window, mut threads) = (Vec::new(), None, 0);
     let mut compression = CogCompression::default();
     let mut arguments = std::env::args().skip(1);
@@ -34,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["read", input, output] => {
             let raster = timed(|| read(input, window))?;
             let bytes: Vec<u8> = raster.data.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-            std::fs::write(output, bytes)?;
+            std::fs::write(output, bytes).map_err(|error| format!("{output}: {error}"))?;
         }
         ["write", input, output] => {
             let raster = read(input, None)?;
