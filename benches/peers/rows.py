@@ -51,8 +51,8 @@ def in_turn(rounds, threads, library, file, options=lambda round: []):
     return [statistics.median(column) for column in zip(*times[1:])]
 
 
-def made(name, side, **options):
-    """A made band of 15 bits, written by GDAL with the structure of bands of ESA."""
+def made(name, side, bits=15, **options):
+    """A made band of 15 bits, written by GDAL with the structure of bands of ESA; of fewer bits, its upper ones."""
     file = work / f"{name}.jp2"
     if not file.exists():
         import rasterio.shutil
@@ -62,8 +62,9 @@ def made(name, side, **options):
 
         print(f"making {file}", file=sys.stderr)
         with MemoryFile() as memory:
-            with memory.open(driver="GTiff", height=side, width=side, count=1, dtype="uint16", nbits=15) as raw:
-                raw.write(band(side), 1)
+            with memory.open(driver="GTiff", height=side, width=side, count=1, dtype="uint16" if bits > 8 else "uint8",
+                             nbits=bits) as raw:
+                raw.write((band(side) >> (15 - bits)).astype(raw.dtypes[0]), 1)
             part = file.with_suffix(".part.jp2")
             with memory.open() as raw:
                 rasterio.shutil.copy(raw, part, driver="JP2OpenJPEG", REVERSIBLE="YES", QUALITY=100, YCC="NO",
@@ -126,6 +127,66 @@ def cog_write(threads):
     return file, [statistics.median(column) for column in zip(*times[1:])]
 
 
+# Layers of the stack, with their resolution in metres.
+LAYERS = [("B02", 10), ("B03", 10), ("B04", 10), ("B05", 20), ("B06", 20), ("B07", 20), ("B08", 10), ("B8A", 20),
+          ("B11", 20), ("B12", 20), ("SCL", 20)]
+GRANULE = "GRANULE/L2A_T29RKH_A024342_20200219T112111"
+
+
+def layer_file(product, layer, resolution):
+    return product / GRANULE / f"IMG_DATA/R{resolution}m/T29RKH_20200219T112111_{layer}_{resolution}m.jp2"
+
+
+def product():
+    """A product of a whole tile: the metadata of the small one of s2-io, every band of a resolution the same made one."""
+    name = "S2A_MSIL2A_20200219T112111_N0509_R037_T29RKH_20200219T140000.SAFE"
+    small, whole = Path("crates/s2-io/tests/data") / name, work / name
+    bands = {10: band_10m(), 20: made("band_20m", 5490, BLOCKXSIZE=1024, BLOCKYSIZE=1024, CODEBLOCK_WIDTH=64,
+                                      CODEBLOCK_HEIGHT=64, PRECINCTS=",".join(["{256,256}"] * 5), PLT="YES")}
+    classes = made("scl_20m", 5490, bits=4, BLOCKXSIZE=1024, BLOCKYSIZE=1024)
+    (whole / GRANULE).mkdir(parents=True, exist_ok=True)
+    for file in ("MTD_MSIL2A.xml", f"{GRANULE}/MTD_TL.xml"):
+        text = (small / file).read_text()
+        for old, new in ((48, 10980), (24, 5490), (8, 1830)):
+            text = text.replace(f"<NROWS>{old}</NROWS><NCOLS>{old}</NCOLS>", f"<NROWS>{new}</NROWS><NCOLS>{new}</NCOLS>")
+        (whole / file).write_text(text)
+    for layer, resolution in LAYERS:
+        file = layer_file(whole, layer, resolution)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            os.link(classes if layer == "SCL" else bands[resolution], file)
+    return whole
+
+
+def stack(threads):
+    """Ten bands and SCL on the grid of 10 m, in memory; ours may take 1.5 times the memory of the result."""
+    import numpy
+
+    folder, times = product(), []
+    for number in range(3):
+        command = [examples / "stack", folder, "--threads", str(threads)]
+        if number == 0:
+            run(threads, *command[:2], mine)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            printed = process.stdout.read()
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = status
+        assert status == 0, "ours failed"
+        peak = used.ru_maxrss * 1024 / (len(LAYERS) * 10980 * 10980 * 2)
+        assert peak <= 1.5, f"a peak of {peak:.2f} times the result"
+        times.append((float(printed[: printed.rindex(" s")].split()[-1]), peer(threads, "stack", folder, "--check", number == 0)))
+        if number == 0:
+            shape = (len(LAYERS), 10980, 10980)
+            both = (numpy.memmap(file, "<u2", "r", shape=shape) for file in (mine, theirs))
+            for (layer, resolution), one, other in zip(LAYERS, *both):
+                strays = max(int(abs(one[rows : rows + 1000].astype(int) - other[rows : rows + 1000]).max())
+                             for rows in range(0, 10980, 1000))
+                assert strays <= (layer != "SCL" and resolution == 20), f"{layer} differs by {strays}"
+            mine.unlink(), theirs.unlink()
+    print(f"stack: peak {peak:.2f} times the result", file=sys.stderr)
+    return folder, [statistics.median(column) for column in zip(*times)]
+
+
 def full(threads):
     return band_10m(), in_turn(3, threads, "rasterio", band_10m())
 
@@ -161,6 +222,7 @@ ROWS = [
     ("jp2-reduced2", reduced(1), 2),
     ("jp2-reduced4", reduced(2), 2),
     ("jp2-reduced8", reduced(3), 2),
+    ("stack", stack, 2),
     ("cog-read", cog_read, {1: 2.2, 2: 1.5}),
     ("cog-window", cog_window, 1.7),
     ("cog-write", cog_write, 2.5),
@@ -186,6 +248,9 @@ def decode_as_peer(library, file, *options):
         write_cog(options["--write"], samples, profile)
         print(time.perf_counter() - start)
         return
+    if library == "stack":
+        stack_as_peer(Path(file), options["--check"] == "True")
+        return
     if "--reduce" in options:
         level = {"OVERVIEW_LEVEL": int(options["--reduce"]) - 1}
     start = time.perf_counter()
@@ -196,6 +261,26 @@ def decode_as_peer(library, file, *options):
             samples = opened.read(1, window=place)
     print(time.perf_counter() - start)
     samples.astype("<u2").tofile(theirs)
+
+
+def stack_as_peer(product, check):
+    import numpy
+    import rasterio
+    from rasterio.enums import Resampling
+
+    start = time.perf_counter()
+    samples = numpy.empty((len(LAYERS), 10980, 10980), "uint16")
+    for (layer, resolution), plane in zip(LAYERS, samples):
+        with rasterio.open(layer_file(product, layer, resolution)) as opened:
+            resampling = Resampling.nearest if layer == "SCL" else Resampling.bilinear
+            opened.read(1, out=plane, resampling=resampling)
+    print(time.perf_counter() - start)
+    if check:
+        samples.astype("<u2", copy=False).tofile(theirs)
+
+
+def size_of(file):
+    return sum(part.stat().st_size for part in file.rglob("*")) if file.is_dir() else file.stat().st_size
 
 
 def main(arguments):
@@ -214,7 +299,7 @@ def main(arguments):
         goal = goal[threads] if isinstance(goal, dict) else goal
         result = {"row": name, "ours": round(our_time, 5), "peer": round(peer_time, 5),
                   "ratio": round(peer_time / our_time, 2), "goal": goal, "threads": threads,
-                  "size": f"{file.name}, {file.stat().st_size / 1e6:.1f} MB"}
+                  "size": f"{file.name}, {size_of(file) / 1e6:.1f} MB"}
         print(json.dumps(result), flush=True)
 
 

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use ndarray::{Array2, Array3, Axis, s};
+use anyhow::{Context, Result};
+use ndarray::{Array3, Axis, s};
 use rayon::prelude::*;
-use s2_io::{Band, CogOptions, Grid, Overviews, Product, write_cog};
+use s2_io::{Band, CogOptions, Grid, Layer, Overviews, Product, Window, write_cog};
 use s2_normalize::{BandStatistics, Definition, Histogram, Radiometry, Statistics, upsample_bilinear};
-use s2_scl::{ClassSet, mask, upsample_nearest};
+use s2_scl::{ClassSet, mask};
 
 use crate::cli::{check_interrupt, make_folder, progress_bar};
 use crate::input::{SCL, STACK, STATISTICS, Scene};
@@ -43,37 +43,15 @@ pub fn prepare(product: &Path, out: &Path, normalised: bool, quiet: bool) -> Res
 /// The bands at 10 m and SCL behind them, `[band, row, column]` in DN.
 fn read_stack(product: &Product, quiet: bool) -> Result<(Grid, Array3<u16>)> {
     let grid = product.grid(10)?;
-    let num_bands = Band::TEN_AND_TWENTY.len();
-    let mut stack = Array3::<u16>::zeros((num_bands + 1, grid.height, grid.width));
-    let bar = progress_bar(quiet, num_bands + 1, "read bands");
-    let mut layers: Vec<_> = stack.outer_iter_mut().collect();
-    layers.par_iter_mut().enumerate().try_for_each(|(index, layer)| -> Result<()> {
+    let all = Window { row: 0, col: 0, height: grid.height, width: grid.width };
+    let layers: Vec<_> = Band::TEN_AND_TWENTY.map(Layer::Band).into_iter().chain([Layer::Scl]).collect();
+    let mut stack = Array3::<u16>::zeros((layers.len(), grid.height, grid.width));
+    let bar = progress_bar(quiet, layers.len(), "read bands");
+    for (layer, plane) in layers.into_iter().zip(stack.outer_iter_mut()) {
         check_interrupt()?;
-        let band: Array2<u16> = match Band::TEN_AND_TWENTY.get(index) {
-            Some(&band) => {
-                let raster = product.read_band(band, band.resolution_m())?;
-                let dn = raster.data.index_axis_move(Axis(0), 0);
-                if band.resolution_m() == 20 { upsample_bilinear(dn.view()) } else { dn }
-            }
-            None => {
-                let raster = product.read_scl(20)?;
-                upsample_nearest(raster.data.index_axis(Axis(0), 0), 2).mapv(u16::from)
-            }
-        };
-        ensure!(
-            band.dim() == layer.dim(),
-            "{}: layer {} is {} x {} at 10 m, but the tile is {} x {}",
-            product.name(),
-            index,
-            band.nrows(),
-            band.ncols(),
-            grid.height,
-            grid.width
-        );
-        layer.assign(&band);
+        product.read_at_10m(layer, all, upsample_bilinear, plane)?;
         bar.inc(1);
-        Ok(())
-    })?;
+    }
     bar.finish_and_clear();
     Ok((grid, stack))
 }

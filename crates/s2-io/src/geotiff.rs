@@ -11,4 +11,4 @@ mod write;
 pub use overview::Overviews;
 pub use read::GeoTiff;
 pub use sample::{Sample, SampleType};
-pub use write::{CogCompression, CogOptions, write_cog};
+pub use write::{CogCompression, CogOptions, CogWriter, write_cog};

@@ -33,6 +33,15 @@ impl Grid {
         let [_, dx, rx, _, ry, dy] = self.transform;
         Self { height: window.height, width: window.width, transform: [x0, dx, rx, y0, ry, dy], ..*self }
     }
+
+    /// The same ground in so many rows and columns, as an overview has it.
+    #[expect(clippy::cast_precision_loss, reason = "pixel positions are far below 2^52")]
+    pub(crate) fn resized(&self, height: usize, width: usize) -> Self {
+        let (rows, cols) = (self.height as f64 / height as f64, self.width as f64 / width as f64);
+        let [x0, dx, rx, y0, ry, dy] = self.transform;
+        let transform = [x0, dx * cols, rx * rows, y0, ry * cols, dy * rows];
+        Self { height, width, transform, ..*self }
+    }
 }
 
 #[cfg(test)]

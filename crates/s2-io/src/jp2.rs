@@ -73,21 +73,31 @@ pub(crate) fn decode<T: s2_jp2::Sample>(
     window: Option<Window>,
     nodata: Option<f64>,
 ) -> Result<Raster<T>> {
-    let whole = Window { row: 0, col: 0, height: grid.height, width: grid.width };
-    let window = window.unwrap_or(whole);
-    if !window.fits(grid.height, grid.width) {
-        return Err(Error::WindowOutside {
-            path: path.to_owned(),
-            window,
-            height: grid.height,
-            width: grid.width,
-        });
-    }
+    let window = window.unwrap_or(Window { row: 0, col: 0, height: grid.height, width: grid.width });
+    check_window(path, grid, window)?;
     let mut data = Array3::from_elem((image.components().len(), window.height, window.width), T::default());
     if let Some(samples) = data.as_slice_mut() {
-        image.decode_window(window, samples).map_err(|error| failed(path, error))?;
+        decode_into(path, image, window, samples)?;
     }
     Ok(Raster { data, grid: grid.window(window), nodata })
+}
+
+pub(crate) fn check_window(path: &Path, grid: &Grid, window: Window) -> Result<()> {
+    if window.fits(grid.height, grid.width) {
+        return Ok(());
+    }
+    let (height, width) = (grid.height, grid.width);
+    Err(Error::WindowOutside { path: path.to_owned(), window, height, width })
+}
+
+/// Decodes a window into samples that lie row by row.
+pub(crate) fn decode_into<T: s2_jp2::Sample>(
+    path: &Path,
+    image: &Image<'_>,
+    window: Window,
+    samples: &mut [T],
+) -> Result<()> {
+    image.decode_window(window, samples).map_err(|error| failed(path, error))
 }
 
 /// Where the image lies, if it says so.

@@ -6,18 +6,22 @@ mod grid;
 mod jp2;
 mod product;
 mod raster;
+#[cfg(feature = "net")]
+mod remote;
 mod safe;
 mod store;
 mod xml;
 
 pub use band::Band;
 pub use error::{Error, Result};
-pub use geotiff::{CogCompression, CogOptions, GeoTiff, Overviews, Sample, SampleType, write_cog};
+pub use geotiff::{CogCompression, CogOptions, CogWriter, GeoTiff, Overviews, Sample, SampleType, write_cog};
 pub use grid::Grid;
 pub use jp2::{read_jp2, read_jp2_window};
 pub use ndarray;
 pub use product::{Baseline, Level, ProductName};
 pub use raster::Raster;
-pub use s2_jp2::Window;
-pub use safe::Product;
+#[cfg(feature = "net")]
+pub use remote::RemoteFile;
+pub use s2_jp2::{Source, Window};
+pub use safe::{Layer, Product};
 pub use store::write_atomic;

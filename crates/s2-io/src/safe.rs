@@ -1,12 +1,13 @@
 //! SAFE products, L1C and L2A, in a folder or a zip archive: metadata, bands, scene classification.
 
 mod source;
+mod stack;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use s2_jp2::Window;
+use s2_jp2::{Image, Window};
 
 use self::source::{Source, is_inside};
 use crate::product::tile_id;
@@ -51,8 +52,10 @@ pub struct Product {
 
 /// An image of a product that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Layer {
+pub enum Layer {
+    /// A band.
     Band(Band),
+    /// The scene classification of an L2A product.
     Scl,
 }
 
@@ -246,6 +249,18 @@ impl Product {
         resolution_m: u32,
         window: Option<Window>,
     ) -> Result<Raster<T>> {
+        self.open_image(layer, resolution_m, |path, image, grid| {
+            jp2::decode(path, image, grid, window, NODATA)
+        })
+    }
+
+    /// Opens an image, checks that it is the one that the metadata speak of, and hands it on with its path and grid.
+    fn open_image<T>(
+        &self,
+        layer: Layer,
+        resolution_m: u32,
+        read: impl FnOnce(&Path, &Image<'_>, &Grid) -> Result<T>,
+    ) -> Result<T> {
         let grid = self.grid(resolution_m)?;
         let file = match self.images.get(&(layer, resolution_m)) {
             Some(ImageFile { file, exists: true }) => file,
@@ -285,7 +300,7 @@ impl Product {
                 return Err(Error::ImagePlace { path, found, grid });
             }
         }
-        jp2::decode(&path, &image, &grid, window, NODATA)
+        read(&path, &image, &grid)
     }
 }
 

@@ -7,8 +7,8 @@ use std::process::Command;
 use ndarray::{Array3, ShapeBuilder};
 use proptest::prelude::*;
 use s2_io::{
-    CogCompression, CogOptions, Error, GeoTiff, Grid, Overviews, Sample, Window, ndarray, write_atomic,
-    write_cog,
+    CogCompression, CogOptions, CogWriter, Error, GeoTiff, Grid, Overviews, Sample, Window, ndarray,
+    write_atomic, write_cog,
 };
 use serde_json::json;
 
@@ -70,6 +70,93 @@ proptest! {
         // Every bit pattern is a float; the payload of a NaN is not compared.
         round_trip(&array(shape, f32::from_bits), &options);
         round_trip(&array(shape, |v| f64::from_bits(u64::from(v) << 32 | u64::from(!v))), &options);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn rows_that_come_piece_by_piece_give_the_same_file(
+        bands in 1..4_usize, height in 1..150_usize, width in 1..70_usize,
+        pieces in prop::collection::vec(0..60_usize, 1..8), overviews in prop::sample::select(vec![
+            Overviews::None, Overviews::Nearest, Overviews::Average, Overviews::Mode,
+        ]),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, by_rows) = (folder.path().join("whole.tif"), folder.path().join("rows.tif"));
+        let data = array((bands, height, width), |v| v % 7);
+        let options = CogOptions { block_size: 16, overviews, nodata: Some(3.0), ..CogOptions::default() };
+        write_cog(&whole, data.view(), &utm(height, width), &options).unwrap();
+        let mut writer = CogWriter::create(&by_rows, bands, &utm(height, width), &options).unwrap();
+        let mut rest = data.view();
+        for piece in pieces.into_iter().chain([height]) {
+            let (next, behind) = rest.split_at(ndarray::Axis(1), piece.min(rest.dim().1));
+            writer.write_rows(next).unwrap();
+            rest = behind;
+        }
+        prop_assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is seen of it yet");
+        writer.finish().unwrap();
+        prop_assert_eq!(fs::read(&by_rows).unwrap(), fs::read(&whole).unwrap());
+    }
+}
+
+#[test]
+fn rows_must_be_as_many_and_as_wide_as_the_grid() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.tif");
+    let writer = || CogWriter::<u8>::create(&path, 2, &utm(40, 30), &CogOptions::default()).unwrap();
+    let message = |error: Error| error.to_string().rsplit_once(": ").unwrap().1.to_owned();
+    let rows = |bands, height, width| Array3::<u8>::zeros((bands, height, width));
+    let mut one = writer();
+    one.write_rows(rows(2, 39, 30).view()).unwrap();
+    let error = one.write_rows(rows(2, 2, 30).view()).unwrap_err();
+    assert_eq!(message(error), "41 rows came, the grid has 40");
+    assert_eq!(message(one.finish().unwrap_err()), "39 of 40 rows came");
+    let error = writer().write_rows(rows(1, 3, 30).view()).unwrap_err();
+    assert_eq!(message(error), "rows of 1 bands and 30 columns came, 2 and 30 are needed");
+    let error = writer().write_rows(rows(2, 3, 31).view()).unwrap_err();
+    assert_eq!(message(error), "rows of 2 bands and 31 columns came, 2 and 30 are needed");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+}
+
+#[test]
+fn overviews_are_rasters_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.tif");
+    let data = array((2, 150, 101), |v| v);
+    let options = CogOptions { block_size: 32, nodata: Some(7.0), ..CogOptions::default() };
+    write_cog(&path, data.view(), &utm(150, 101), &options).unwrap();
+    let tiff = GeoTiff::open(&path).unwrap();
+    let overviews = tiff.overviews().unwrap();
+    let sizes: Vec<_> = overviews.iter().map(|small| (small.grid().height, small.grid().width)).collect();
+    assert_eq!(sizes, [(75, 51), (38, 26), (19, 13)]);
+    let mut step = 1;
+    for small in &overviews {
+        step *= 2;
+        let every =
+            |axis, data| ndarray::ArrayView3::slice_axis_move(data, axis, ndarray::Slice::new(0, None, step));
+        let expected = every(ndarray::Axis(2), every(ndarray::Axis(1), data.view()));
+        let read = small.read::<u32>().unwrap();
+        assert_eq!(read.data, expected, "every {step}th pixel");
+        assert_eq!(read.nodata, Some(7.0));
+        let corner = |grid: &Grid| grid.position(grid.height as f64, grid.width as f64);
+        let ((x, y), (x0, y0)) = (corner(small.grid()), corner(tiff.grid()));
+        assert!((x - x0).abs() < 1e-6 && (y - y0).abs() < 1e-6, "the same ground");
+        assert_eq!(small.overviews().unwrap().len(), 3, "the file has three");
+    }
+    let options = CogOptions { overviews: Overviews::None, ..options };
+    write_cog(&path, data.view(), &utm(150, 101), &options).unwrap();
+    assert_eq!(GeoTiff::open(&path).unwrap().overviews().unwrap().len(), 0);
+    // The directory that comes next: this one again, or one beyond the end.
+    let bytes = fs::read(&path).unwrap();
+    let next = 8 + 2 + 12 * usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    for (place, expected) in [(8, "cycle"), (u32::MAX - 1, "the file ends")] {
+        let mut bytes = bytes.clone();
+        bytes[next..next + 4].copy_from_slice(&place.to_le_bytes());
+        fs::write(&path, bytes).unwrap();
+        let error = GeoTiff::open(&path).and_then(|tiff| tiff.overviews()).unwrap_err().to_string();
+        let problem = error.strip_prefix(&format!("{} is a damaged tiff: ", path.display()));
+        assert!(problem.is_some_and(|problem| problem.contains(expected)), "{error}");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// Bytes that are read piece by piece: a file, a range of one, or something on the network.
 ///
 /// [`Image::open`](crate::Image::open) reads the headers, and decoding a window the tiles that it touches.
-pub trait Source: Sync {
+pub trait Source: Send + Sync {
     /// Number of bytes.
     ///
     /// # Errors
@@ -25,6 +25,28 @@ pub trait Source: Sync {
     ///
     /// When they cannot be read, or there are fewer.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Reads several ranges. A source for which every read is a round trip merges neighbours and asks for the others
+    /// side by side; here they are read one after the other.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_exact_at`](Self::read_exact_at).
+    fn read_ranges(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Vec<u8>>> {
+        let read = |range: &Range<u64>| {
+            let length = usize::try_from(range.end.saturating_sub(range.start)).map_err(io::Error::other)?;
+            let mut bytes = vec![0; length];
+            self.read_exact_at(&mut bytes, range.start)?;
+            Ok(bytes)
+        };
+        ranges.iter().map(read).collect()
+    }
+
+    /// How many ranges a reader with many of them should ask for at once: 1 where a read costs next to nothing, so that
+    /// its threads need not wait for each other.
+    fn ranges_at_once(&self) -> usize {
+        1
+    }
 }
 
 #[cfg(any(unix, windows))]

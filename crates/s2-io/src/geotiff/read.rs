@@ -1,10 +1,12 @@
-//! Reading a GeoTIFF: the first image of the file, whole or by window, its blocks in threads.
+//! Reading a GeoTIFF: an image of the file, whole or by window, its blocks in threads.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ndarray::{Array3, ArrayViewMut3, Axis};
 use rayon::prelude::*;
@@ -28,12 +30,15 @@ const GDAL_METADATA: Tag = Tag::Unknown(42112);
 /// An open GeoTIFF: its grid, bands and metadata; pixels are read on demand.
 ///
 /// Reads classic and BigTIFF of either byte order, tiles and strips, bands side by side or apart, samples of
-/// [`SampleType`], uncompressed or with deflate, Zstandard, LZW or PackBits, with predictors 1 to 3. Overviews, masks and
-/// further images of the file are not looked at. A shared reference can be used from several threads.
-#[derive(Debug)]
+/// [`SampleType`], uncompressed or with deflate, Zstandard, LZW or PackBits, with predictors 1 to 3. Its pixels are those
+/// of the file's first image; [`overviews`](Self::overviews) gives the smaller ones. Masks and further images are not
+/// looked at. A shared reference can be used from several threads.
+#[derive(Clone)]
 pub struct GeoTiff {
     path: PathBuf,
-    file: File,
+    source: Arc<dyn Source>,
+    /// Bytes of the source.
+    length: u64,
     grid: Grid,
     layout: Layout,
     nodata: Option<f64>,
@@ -42,7 +47,7 @@ pub struct GeoTiff {
 }
 
 /// How the samples lie in the file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Layout {
     num_bands: usize,
     sample_type: SampleType,
@@ -70,35 +75,66 @@ impl GeoTiff {
     /// The file cannot be read, is no TIFF, is damaged or cut off (every block must lie inside the file), or
     /// uses a feature that is not supported.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref().to_path_buf();
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        Self::from_source(path, Arc::new(file))
+    }
+
+    /// Opens what lies in a source of bytes, such as a file in an object store; `name` is what errors call it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn from_source(name: impl Into<PathBuf>, source: Arc<dyn Source>) -> Result<Self> {
+        let path = name.into();
         let read_error = |source| Error::Read { path: path.clone(), source };
-        let mut file = File::open(&path).map_err(read_error)?;
-        let length = file.seek(io::SeekFrom::End(0)).map_err(read_error)?;
-        file.rewind().map_err(read_error)?;
+        let length = source.length().map_err(read_error)?;
         let mut head = Vec::new();
-        (&mut file).take(16).read_to_end(&mut head).map_err(read_error)?;
+        Reader::new(&source, length).take(16).read_to_end(&mut head).map_err(read_error)?;
         if !matches!(&*head, [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..]) {
             return Err(Error::NotTiff { path, looks_like: looks_like(&head) });
         }
-        file.rewind().map_err(read_error)?;
-        let (grid, layout, nodata, metadata) =
-            read_directory(&mut file).map_err(|problem| match problem {
-                Problem::Damaged(problem) => Error::DamagedTiff { path: path.clone(), problem },
-                Problem::Unsupported(feature) => Error::UnsupportedTiff { path: path.clone(), feature },
-                Problem::Io(source) => Error::Read { path: path.clone(), source },
-            })?;
-        let is_inside =
-            |(offset, count): &(u64, u64)| offset.checked_add(*count).is_some_and(|end| end <= length);
-        let outside = layout.blocks.iter().filter(|block| !is_inside(block)).count();
-        if outside > 0 {
-            let problem = format!(
-                "{outside} of {} blocks lie beyond the end of the file, which has {length} bytes; \
-                 was it cut off? fetch or write it again",
-                layout.blocks.len()
-            );
-            return Err(Error::DamagedTiff { path, problem });
+        let directory =
+            first_directory(&source, length).and_then(|mut tiff| read_directory(&mut tiff, length));
+        let (grid, layout, nodata, metadata) = directory.map_err(|problem| problem.in_file(&path))?;
+        Ok(Self { path, source, length, grid, layout, nodata, metadata, max_bytes: MAX_BYTES })
+    }
+
+    /// The overviews of the file, the largest first: each is a raster of its own with larger pixels on the same ground,
+    /// and reads as this one does. Empty where the file has none.
+    ///
+    /// # Errors
+    ///
+    /// The directories behind the first one are damaged or cannot be read, or an overview has other bands or samples than
+    /// this raster.
+    pub fn overviews(&self) -> Result<Vec<Self>> {
+        let mut overviews = self.read_overviews().map_err(|problem| problem.in_file(&self.path))?;
+        overviews.sort_by_key(|overview| std::cmp::Reverse(overview.grid.width));
+        Ok(overviews)
+    }
+
+    fn read_overviews(&self) -> Result<Vec<Self>, Problem> {
+        let mut tiff = first_directory(&self.source, self.length)?;
+        let mut overviews = Vec::new();
+        while tiff.more_images() {
+            careful(|| tiff.next_image())?;
+            // NewSubfileType (TIFF 6.0 §8): bit 0 is a reduced image, bit 2 a mask.
+            let kind = tiff.find_tag_unsigned::<u32>(Tag::NewSubfileType)?.unwrap_or(0);
+            if kind & 5 != 1 {
+                continue;
+            }
+            let (Grid { height, width, .. }, layout, ..) = read_directory(&mut tiff, self.length)?;
+            let Layout { num_bands, sample_type, .. } = layout;
+            if (num_bands, sample_type) != (self.layout.num_bands, self.layout.sample_type) {
+                return Err(Problem::Damaged(format!(
+                    "an overview has {num_bands} bands of {sample_type}, the raster {} of {}",
+                    self.layout.num_bands, self.layout.sample_type
+                )));
+            }
+            let grid = self.grid.resized(height, width);
+            overviews.push(Self { grid, layout, ..self.clone() });
         }
-        Ok(Self { path, file, grid, layout, nodata, metadata, max_bytes: MAX_BYTES })
+        Ok(overviews)
     }
 
     /// Sets how many bytes of samples one read may return, and how many a block may unpack to (4 GiB when not
@@ -198,7 +234,8 @@ impl GeoTiff {
         let mut data = Array3::from_elem(shape, T::default());
         self.parts(window, &mut data)
             .into_par_iter()
-            .try_for_each_init(Unpacker::new, |unpacker, part| self.read_part(part, unpacker))?;
+            .chunks(self.source.ranges_at_once().max(1))
+            .try_for_each_init(Unpacker::new, |unpacker, parts| self.read_parts(parts, unpacker))?;
         Ok(Raster { data, grid: self.grid.window(window), nodata: self.nodata })
     }
 
@@ -243,9 +280,36 @@ impl GeoTiff {
         parts
     }
 
-    fn read_part<T: Sample>(
+    /// Reads the blocks of some parts at once, and unpacks each into its place.
+    fn read_parts<T: Sample>(&self, parts: Vec<Part<'_, T>>, unpacker: &mut Unpacker) -> Result<()> {
+        let range = |(block, ..): &Part<'_, T>| {
+            let (offset, count) = self.layout.blocks[*block];
+            // What lies behind an uncompressed block is not read.
+            let uncompressed = self.layout.compression == Compression::None;
+            let count = if uncompressed { count.min(self.block_bytes::<T>(*block) as u64) } else { count };
+            offset..offset + count
+        };
+        let ranges: Vec<_> = parts.iter().map(range).collect();
+        let raw = self.source.read_ranges(&ranges);
+        let raw = raw.map_err(|source| Error::Read { path: self.path.clone(), source })?;
+        parts.into_iter().zip(raw).try_for_each(|(part, raw)| self.unpack(part, raw, unpacker))
+    }
+
+    /// Bytes of a block when it is unpacked; the last strip may be short.
+    fn block_bytes<T: Sample>(&self, block: usize) -> usize {
+        let layout = &self.layout;
+        let rows = if layout.is_tiled {
+            layout.block_height
+        } else {
+            layout.block_height.min(self.grid.height - block % layout.blocks_down * layout.block_height)
+        };
+        rows * layout.packing.width * layout.packing.samples * size_of::<T>()
+    }
+
+    fn unpack<T: Sample>(
         &self,
         (block, row, col, mut out): Part<'_, T>,
+        raw: Vec<u8>,
         unpacker: &mut Unpacker,
     ) -> Result<()> {
         let layout = &self.layout;
@@ -258,23 +322,54 @@ impl GeoTiff {
             path: self.path.clone(),
             problem: format!("block {block} at byte {offset}: {problem}"),
         };
-        let row_bytes = layout.packing.width * layout.packing.samples * size_of::<T>();
-        let rows = if layout.is_tiled {
-            layout.block_height
-        } else {
-            layout.block_height.min(self.grid.height - block % layout.blocks_down * layout.block_height)
-        };
-        let needed = rows * row_bytes;
-        let full = layout.block_height * row_bytes;
-        // What lies behind an uncompressed block is not read.
-        let count = if layout.compression == Compression::None { count.min(needed as u64) } else { count };
-        let count = usize::try_from(count).map_err(|_| damaged("it is too large".to_owned()))?;
-        let mut raw = vec![0; count];
-        Source::read_exact_at(&self.file, &mut raw, offset)
-            .map_err(|source| Error::Read { path: self.path.clone(), source })?;
+        let full = layout.block_height * layout.packing.width * layout.packing.samples * size_of::<T>();
+        let needed = self.block_bytes::<T>(block);
         let mut bytes = layout.compression.decompress(raw, needed, full, unpacker).map_err(damaged)?;
         layout.packing.unpack(&mut bytes, row, col, out);
         Ok(())
+    }
+}
+
+impl fmt::Debug for GeoTiff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GeoTiff").field("path", &self.path).field("grid", &self.grid).finish_non_exhaustive()
+    }
+}
+
+/// A source that is read from its start to its end.
+struct Reader {
+    source: Arc<dyn Source>,
+    length: u64,
+    position: u64,
+}
+
+impl Reader {
+    fn new(source: &Arc<dyn Source>, length: u64) -> Self {
+        Self { source: Arc::clone(source), length, position: 0 }
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.length.saturating_sub(self.position)).unwrap_or(usize::MAX);
+        let count = buffer.len().min(left);
+        if count > 0 {
+            self.source.read_exact_at(&mut buffer[..count], self.position)?;
+        }
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Reader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.length.checked_add_signed(by),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
     }
 }
 
@@ -301,6 +396,17 @@ enum Problem {
     Io(io::Error),
 }
 
+impl Problem {
+    fn in_file(self, path: &Path) -> Error {
+        let path = path.to_owned();
+        match self {
+            Self::Damaged(problem) => Error::DamagedTiff { path, problem },
+            Self::Unsupported(feature) => Error::UnsupportedTiff { path, feature },
+            Self::Io(source) => Error::Read { path, source },
+        }
+    }
+}
+
 impl From<TiffError> for Problem {
     fn from(error: TiffError) -> Self {
         match error {
@@ -325,10 +431,18 @@ fn sentence(text: &str) -> String {
 
 type Directory = (Grid, Layout, Option<f64>, Metadata);
 
-fn read_directory(file: &mut File) -> Result<Directory, Problem> {
-    // The sizes of a hostile directory overflow in `tiff`'s arithmetic, which panics where overflow checks are on.
-    let opened = catch_unwind(AssertUnwindSafe(|| Decoder::new(BufReader::new(file))));
-    let mut tiff = opened.map_err(|_| Problem::Damaged("the sizes in its directory overflow".into()))??;
+/// The sizes of a hostile directory overflow in `tiff`'s arithmetic, which panics where overflow checks are on.
+fn careful<T>(parse: impl FnOnce() -> Result<T, TiffError>) -> Result<T, Problem> {
+    let parsed = catch_unwind(AssertUnwindSafe(parse));
+    Ok(parsed.map_err(|_| Problem::Damaged("the sizes in its directory overflow".into()))??)
+}
+
+fn first_directory(source: &Arc<dyn Source>, length: u64) -> Result<Decoder<BufReader<Reader>>, Problem> {
+    careful(|| Decoder::new(BufReader::new(Reader::new(source, length))))
+}
+
+/// The directory where `tiff` stands. Its blocks lie within `length` bytes.
+fn read_directory(tiff: &mut Decoder<BufReader<Reader>>, length: u64) -> Result<Directory, Problem> {
     let (width, height) = tiff.dimensions()?;
     let (width, height) = (width as usize, height as usize);
 
@@ -336,9 +450,9 @@ fn read_directory(file: &mut File) -> Result<Directory, Problem> {
     let first = |tag, tiff: &mut Decoder<_>| -> Result<u16, TiffError> {
         Ok(tiff.find_tag_unsigned_vec::<u16>(tag)?.and_then(|values| values.first().copied()).unwrap_or(1))
     };
-    let bits = first(Tag::BitsPerSample, &mut tiff)?;
+    let bits = first(Tag::BitsPerSample, tiff)?;
     // SampleFormat: 1 unsigned, 2 signed, 3 float, 4 undefined (read as unsigned, as GDAL does).
-    let sample_type = match (first(Tag::SampleFormat, &mut tiff)?, bits) {
+    let sample_type = match (first(Tag::SampleFormat, tiff)?, bits) {
         (1 | 4, 8) => SampleType::U8,
         (1 | 4, 16) => SampleType::U16,
         (1 | 4, 32) => SampleType::U32,
@@ -402,6 +516,16 @@ fn read_directory(file: &mut File) -> Result<Directory, Problem> {
     if Some(blocks.len()) != blocks_across.checked_mul(blocks_down).and_then(|n| n.checked_mul(planes)) {
         return Err(Problem::Damaged(format!(
             "{} blocks listed, {planes} x {blocks_down} x {blocks_across} needed",
+            blocks.len()
+        )));
+    }
+    let is_inside =
+        |(offset, count): &(u64, u64)| offset.checked_add(*count).is_some_and(|end| end <= length);
+    let outside = blocks.iter().filter(|block| !is_inside(block)).count();
+    if outside > 0 {
+        return Err(Problem::Damaged(format!(
+            "{outside} of {} blocks lie beyond the end of the file, which has {length} bytes; \
+             was it cut off? fetch or write it again",
             blocks.len()
         )));
     }

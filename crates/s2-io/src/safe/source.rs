@@ -1,10 +1,10 @@
 //! Where the files of a product lie: a folder, or a zip archive that is read without unpacking it.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use zip::ZipArchive;
+use zip::{CompressionMethod, ZipArchive};
 
 use super::product_level;
 use crate::{Error, Result};
@@ -101,12 +101,24 @@ impl Source {
         self.path.join(self.prefix.as_deref().unwrap_or_default()).join(file)
     }
 
-    /// A file that is read where it is needed; a member of an archive is unpacked into memory.
+    /// A file that is read where it is needed, also in an archive that stores it as it is; a compressed member is
+    /// unpacked into memory.
     pub(super) fn open_image(&self, file: &str) -> Result<Box<dyn s2_jp2::Source>> {
-        if self.prefix.is_some() {
-            return Ok(Box::new(self.read(file)?));
-        }
         let path = self.path_of(file);
+        if let Some(prefix) = &self.prefix {
+            let mut archive = open_archive(&self.path)?;
+            let member =
+                archive.by_name(&format!("{prefix}{file}")).map_err(|source| zip_error(&path, source))?;
+            let (start, length) = (member.data_start(), member.size());
+            if member.compression() != CompressionMethod::Stored {
+                drop(member);
+                return Ok(Box::new(self.read(file)?));
+            }
+            drop(member);
+            let start = start.ok_or_else(|| zip_error(&path, "a member that begins nowhere"))?;
+            let file = archive.into_inner().into_inner();
+            return Ok(Box::new(Stored { file, start, length }));
+        }
         let file = File::open(&path).map_err(|source| Error::Read { path, source })?;
         Ok(Box::new(file))
     }
@@ -128,6 +140,26 @@ impl Source {
             Ok(_) => Ok(data),
             Err(source) => Err(zip_error(&path, source)),
         }
+    }
+}
+
+/// A part of a file.
+struct Stored {
+    file: File,
+    start: u64,
+    length: u64,
+}
+
+impl s2_jp2::Source for Stored {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.length)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset.checked_add(buffer.len() as u64).is_none_or(|end| end > self.length) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        s2_jp2::Source::read_exact_at(&self.file, buffer, self.start.saturating_add(offset))
     }
 }
 

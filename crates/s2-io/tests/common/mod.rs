@@ -1,4 +1,5 @@
 //! What the tests of JPEG 2000 files and products share.
+#![allow(dead_code, reason = "each of them needs a part of it")]
 
 use std::path::{Path, PathBuf};
 
