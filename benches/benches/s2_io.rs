@@ -34,6 +34,17 @@ fn cog(c: &mut Criterion) {
     assert!(whole.data == data && whole.grid == grid, "what was read is not what was written");
     group.finish();
 
+    let overviews = GeoTiff::open(&path).and_then(|file| file.overviews()).expect("has overviews");
+    let mut group = c.benchmark_group("s2_io/read_overview");
+    for small in &overviews {
+        let samples = 4 * small.grid().height * small.grid().width;
+        group.throughput(bytes(samples));
+        group.bench_function(BenchmarkId::new("s2-io", small.grid().height), |b| {
+            b.iter(|| small.read::<u16>().expect("reads"));
+        });
+    }
+    group.finish();
+
     let window = Window { row: 700, col: 900, height: 572, width: 572 };
     let mut group = c.benchmark_group("s2_io/read_window");
     group.throughput(bytes(4 * window.height * window.width));

@@ -47,6 +47,27 @@ fn decode(c: &mut Criterion) {
         "window and whole differ"
     );
     group.finish();
+
+    let mut group = c.benchmark_group("s2_jp2/decode_reduced");
+    for level in 1..=3_u32 {
+        let side = SIDE >> level;
+        let mut small = vec![0_u16; side * side];
+        group.throughput(Throughput::Elements((side * side) as u64));
+        group.bench_function(BenchmarkId::new("s2-jp2", side), |b| {
+            b.iter(|| {
+                Image::parse(black_box(BAND))
+                    .and_then(|image| image.decode_reduced(level, &mut small))
+                    .expect("decodes");
+            });
+        });
+        Image::parse(BAND).and_then(|image| image.decode_reduced(level, &mut small)).expect("decodes");
+        // The low-pass of 5/3 keeps the mean.
+        let mean =
+            |samples: &[u16]| samples.iter().map(|&v| f64::from(v)).sum::<f64>() / samples.len() as f64;
+        let (small, whole) = (mean(&small), mean(&band));
+        assert!((small / whole - 1.0).abs() < 0.01, "mean {small} at level {level}, {whole} of all");
+    }
+    group.finish();
 }
 
 criterion_group!(benches, decode);

@@ -1,5 +1,5 @@
-//! Reads the ten bands of 10 and 20 m and the scene classes of a product on the grid of 10 m, and prints shape and seconds;
-//! writes the samples (little-endian, layer by layer) when told where.
+//! Reads the ten bands of 10 and 20 m and the scene classes of a product on the grid of 10 m, and prints shape, seconds and
+//! (on Linux) the peak of its memory; writes the samples (little-endian, layer by layer) when told where.
 //!
 //! ```sh
 //! cargo run --release -p benches --example stack -- PRODUCT.SAFE [OUT.raw] [--threads N]
@@ -27,6 +27,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let stack = Product::open(product)?.read_stack(&layers, None, upsample_bilinear)?;
     let seconds = start.elapsed().as_secs_f64();
     println!("{:?}  {seconds:.4} s", stack.data.shape());
+    // The kernel's own account, where there is one; before anything else takes memory.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if let Some(peak) = status.lines().find_map(|line| line.strip_prefix("VmHWM:")) {
+        println!("peak {}", peak.trim());
+    }
     if let [out, ..] = out {
         let mut file = BufWriter::new(File::create(out)?);
         for row in stack.data.rows() {
