@@ -27,6 +27,9 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(file) = GeoTiff::open(&path) {
         let file = file.with_max_bytes(1 << 20);
         let _ = (file.grid(), file.nodata(), file.band_names(), file.metadata());
+        for small in file.overviews().into_iter().flatten() {
+            assert_eq!(small.num_bands(), file.num_bands(), "an overview has the bands of its raster");
+        }
         match file.sample_type() {
             SampleType::U8 => read::<u8>(&file),
             SampleType::U16 => read::<u16>(&file),
