@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 mod band;
+mod checksum;
 mod error;
 mod geotiff;
 mod grid;
@@ -13,6 +14,7 @@ mod store;
 mod xml;
 
 pub use band::Band;
+pub use checksum::{Algorithm, Checksum, Hasher};
 pub use error::{Error, Result};
 pub use geotiff::{CogCompression, CogOptions, CogWriter, GeoTiff, Overviews, Sample, SampleType, write_cog};
 pub use grid::Grid;
