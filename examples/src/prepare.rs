@@ -21,17 +21,46 @@ pub fn prepare(product: &Path, out: &Path, normalised: bool, quiet: bool) -> Res
     make_folder(out)?;
     let product = Product::open(product)?;
     let (grid, stack) = read_stack(&product, quiet)?;
-    let statistics = statistics(&product, &stack)?;
-    check_interrupt()?;
-    write_stack(&out.join(STACK), &stack, &grid, &product)?;
-    statistics.save(out.join(STATISTICS))?;
+    save(&Origin::of(&product), &grid, &stack, out)?;
     if normalised {
         check_interrupt()?;
         write_normalised(out)?;
     }
+    Ok(())
+}
+
+/// Where a stack is from, and what its DN mean.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The product's name.
+    pub product: String,
+    /// Its processing baseline.
+    pub baseline: String,
+    /// From DN to reflectance, for each of the ten bands.
+    pub radiometry: [Radiometry; 10],
+}
+
+impl Origin {
+    fn of(product: &Product) -> Self {
+        let quantification = product.quantification();
+        let radiometry = |band| Radiometry { offset: product.offset(band), quantification };
+        Self {
+            product: product.name().to_owned(),
+            baseline: product.baseline().to_string(),
+            radiometry: Band::TEN_AND_TWENTY.map(radiometry),
+        }
+    }
+}
+
+/// Writes the ten bands and SCL, `[band, row, column]`, as `stack.tif` and their `statistics.json`.
+pub fn save(origin: &Origin, grid: &Grid, stack: &Array3<u16>, out: &Path) -> Result<()> {
+    let statistics = statistics(origin, stack)?;
+    check_interrupt()?;
+    write_stack(&out.join(STACK), stack, grid, origin)?;
+    statistics.save(out.join(STATISTICS))?;
     tracing::info!(
         "{}: {} x {} pixels, {} bands and SCL in {}",
-        product.name(),
+        origin.product,
         grid.height,
         grid.width,
         statistics.bands.len(),
@@ -56,36 +85,37 @@ fn read_stack(product: &Product, quiet: bool) -> Result<(Grid, Array3<u16>)> {
     Ok((grid, stack))
 }
 
-fn statistics(product: &Product, stack: &Array3<u16>) -> Result<Statistics> {
+fn statistics(origin: &Origin, stack: &Array3<u16>) -> Result<Statistics> {
     let definition = Definition::default();
     let scl = crate::input::classes(stack.index_axis(Axis(0), Band::TEN_AND_TWENTY.len()));
     let excluded = mask(scl.view(), ClassSet::PERCENTILE_EXCLUDED);
     let bands = Band::TEN_AND_TWENTY
         .par_iter()
+        .zip(origin.radiometry)
         .zip(stack.axis_iter(Axis(0)).into_par_iter())
-        .map(|(&band, dn)| {
+        .map(|((&band, radiometry), dn)| {
             check_interrupt()?;
             let mut histogram = Histogram::new();
             histogram.add(dn, excluded.view())?;
-            let radiometry =
-                Radiometry { offset: product.offset(band), quantification: product.quantification() };
             BandStatistics::from_histogram(band.name(), &histogram, radiometry, &definition)
-                .with_context(|| product.name().to_owned())
+                .with_context(|| origin.product.clone())
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(Statistics {
         version: Statistics::VERSION,
         definition,
-        product: product.name().to_owned(),
-        baseline: product.baseline().to_string(),
+        product: origin.product.clone(),
+        baseline: origin.baseline.clone(),
         bands,
         made_by: made_by(),
     })
 }
 
-fn write_stack(path: &Path, stack: &Array3<u16>, grid: &Grid, product: &Product) -> Result<()> {
-    let quantification = f64::from(product.quantification());
-    let scaled = |band: Band| (1.0 / quantification, f64::from(product.offset(band)) / quantification);
+fn write_stack(path: &Path, stack: &Array3<u16>, grid: &Grid, origin: &Origin) -> Result<()> {
+    let scaled = |radiometry: Radiometry| {
+        let quantification = f64::from(radiometry.quantification);
+        (1.0 / quantification, f64::from(radiometry.offset) / quantification)
+    };
     let options = CogOptions {
         overviews: Overviews::Nearest, // SCL is among the bands: no class may be averaged
         nodata: Some(0.0),
@@ -95,10 +125,10 @@ fn write_stack(path: &Path, stack: &Array3<u16>, grid: &Grid, product: &Product)
             .chain([SCL])
             .map(str::to_owned)
             .collect(),
-        scale_offset: Band::TEN_AND_TWENTY.iter().map(|&band| scaled(band)).chain([(1.0, 0.0)]).collect(),
+        scale_offset: origin.radiometry.into_iter().map(scaled).chain([(1.0, 0.0)]).collect(),
         metadata: vec![
-            ("PRODUCT".into(), product.name().into()),
-            ("PROCESSING_BASELINE".into(), product.baseline().to_string()),
+            ("PRODUCT".into(), origin.product.clone()),
+            ("PROCESSING_BASELINE".into(), origin.baseline.clone()),
             ("MADE_BY".into(), made_by()),
         ],
         ..CogOptions::default()

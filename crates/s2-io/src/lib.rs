@@ -5,6 +5,8 @@ mod error;
 mod geotiff;
 mod grid;
 mod jp2;
+#[cfg(feature = "net")]
+pub mod net;
 mod product;
 mod raster;
 #[cfg(feature = "net")]

@@ -1,5 +1,6 @@
 //! Files in object stores and on HTTP servers, read range by range.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
@@ -11,9 +12,9 @@ use s2_jp2::Source;
 use tokio::runtime::{Builder, Runtime};
 
 /// The first request reads so much: the directories of a COG of a tile with overviews.
-const HEAD: u64 = 32 << 10;
+pub(crate) const HEAD: u64 = 32 << 10;
 /// Ranges this close together are one request: it costs less to read on than to ask again.
-const GAP: u64 = 32 << 10;
+pub(crate) const GAP: u64 = 32 << 10;
 /// Ranges that a reader asks for at once, so that there is something to merge.
 const AT_ONCE: usize = 16;
 
@@ -47,13 +48,17 @@ const AT_ONCE: usize = 16;
 /// ```
 #[derive(Debug)]
 pub struct RemoteFile {
-    store: Arc<dyn ObjectStore>,
-    path: Path,
+    ranges: Box<dyn Ranges>,
     length: u64,
-    e_tag: Option<String>,
     head: Vec<u8>,
     /// Where the last small read lay, and what is around it: directories are read by many of them.
     page: Mutex<(u64, Vec<u8>)>,
+}
+
+/// Where the ranges of a file come from.
+pub(crate) trait Ranges: fmt::Debug + Send + Sync {
+    /// The bytes of ranges that lie in the file, in their order, for as few requests as is sensible.
+    fn get(&self, ranges: Vec<Range<u64>>) -> io::Result<Vec<Vec<u8>>>;
 }
 
 impl RemoteFile {
@@ -70,11 +75,33 @@ impl RemoteFile {
             let meta = answer.meta.clone();
             Ok((meta, answer.bytes().await?))
         })?;
-        let page = Mutex::default();
-        Ok(Self { store, path: path.clone(), length: meta.size, e_tag: meta.e_tag, head: head.into(), page })
+        let ranges = StoredFile { store, path: path.clone(), e_tag: meta.e_tag };
+        Ok(Self::with(Box::new(ranges), meta.size, head.into()))
     }
 
-    fn fetch(&self, ranges: Vec<Range<u64>>) -> io::Result<Vec<Vec<u8>>> {
+    /// A file of which the start was read.
+    pub(crate) fn with(ranges: Box<dyn Ranges>, length: u64, head: Vec<u8>) -> Self {
+        Self { ranges, length, head, page: Mutex::default() }
+    }
+
+    /// Checks that a range lies in the file.
+    fn check(&self, range: &Range<u64>) -> io::Result<()> {
+        if range.start <= range.end && range.end <= self.length {
+            return Ok(());
+        }
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+#[derive(Debug)]
+struct StoredFile {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    e_tag: Option<String>,
+}
+
+impl Ranges for StoredFile {
+    fn get(&self, ranges: Vec<Range<u64>>) -> io::Result<Vec<Vec<u8>>> {
         let (store, path, if_match) = (Arc::clone(&self.store), self.path.clone(), self.e_tag.clone());
         let answers = wait(async move {
             let one = |range: Range<u64>| {
@@ -88,14 +115,6 @@ impl RemoteFile {
             coalesce_ranges(&ranges, one, GAP).await
         })?;
         Ok(answers.into_iter().map(Vec::from).collect())
-    }
-
-    /// Checks that a range lies in the file.
-    fn check(&self, range: &Range<u64>) -> io::Result<()> {
-        if range.start <= range.end && range.end <= self.length {
-            return Ok(());
-        }
-        Err(io::ErrorKind::UnexpectedEof.into())
     }
 }
 
@@ -116,7 +135,7 @@ impl Source for RemoteFile {
             Some(bytes) => bytes,
             None => {
                 let whole = offset..range.end.max(offset.saturating_add(GAP)).min(self.length);
-                let answer = self.fetch(vec![whole])?;
+                let answer = self.ranges.get(vec![whole])?;
                 let bytes = answer.into_iter().next().unwrap_or_default();
                 let wanted = bytes.get(..buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?.to_vec();
                 *page = (offset, bytes);
@@ -130,7 +149,7 @@ impl Source for RemoteFile {
     fn read_ranges(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Vec<u8>>> {
         ranges.iter().try_for_each(|range| self.check(range))?;
         let wanted: Vec<_> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
-        let mut answers = if wanted.is_empty() { Vec::new() } else { self.fetch(wanted)? }.into_iter();
+        let mut answers = if wanted.is_empty() { Vec::new() } else { self.ranges.get(wanted)? }.into_iter();
         let answer = |range: &Range<u64>| {
             let bytes = if range.is_empty() { Vec::new() } else { answers.next().unwrap_or_default() };
             if bytes.len() as u64 == range.end - range.start {
@@ -147,15 +166,19 @@ impl Source for RemoteFile {
     }
 }
 
-/// Runs a request on the thread of this crate and waits for its answer.
-fn wait<T: Send + 'static>(
-    request: impl Future<Output = object_store::Result<T>> + Send + 'static,
-) -> io::Result<T> {
+/// The thread that runs the requests of this crate.
+pub(crate) fn runtime() -> io::Result<&'static Runtime> {
     static RUNTIME: OnceLock<io::Result<Runtime>> = OnceLock::new();
     let start = || Builder::new_multi_thread().worker_threads(1).thread_name("s2-io").enable_all().build();
-    let runtime = RUNTIME.get_or_init(start).as_ref().map_err(|error| io::Error::other(error.to_string()))?;
+    RUNTIME.get_or_init(start).as_ref().map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// Runs a request on the thread of this crate and waits for its answer.
+pub(crate) fn wait<T: Send + 'static>(
+    request: impl Future<Output = object_store::Result<T>> + Send + 'static,
+) -> io::Result<T> {
     let (sender, receiver) = mpsc::channel();
-    runtime.spawn(async move { sender.send(request.await) });
+    runtime()?.spawn(async move { sender.send(request.await) });
     let answer = receiver.recv().map_err(|_| io::Error::other("the request was given up"))?;
     answer.map_err(|error| match error {
         object_store::Error::NotFound { .. } => io::Error::new(io::ErrorKind::NotFound, error),

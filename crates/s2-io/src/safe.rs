@@ -1,7 +1,7 @@
 //! SAFE products, L1C and L2A, in a folder or a zip archive: metadata, bands, scene classification.
 
 mod source;
-mod stack;
+pub(crate) mod stack;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use s2_jp2::{Image, Window};
 
-use self::source::{Source, is_inside};
+use self::source::Source;
+pub(crate) use self::source::is_inside;
 use crate::product::tile_id;
 use crate::xml::Element;
 use crate::{Band, Baseline, Error, Grid, Level, ProductName, Raster, Result, jp2};

@@ -180,7 +180,7 @@ fn no_metadata(path: &Path) -> Error {
 }
 
 /// Whether a path stays inside the folder that it is relative to, on every system.
-pub(super) fn is_inside(path: &str) -> bool {
+pub(crate) fn is_inside(path: &str) -> bool {
     !path.starts_with(['/', '\\']) && !path.contains(':') && path.split(['/', '\\']).all(|part| part != "..")
 }
 

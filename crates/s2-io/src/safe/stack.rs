@@ -116,42 +116,48 @@ impl Product {
             let coarse = around(window, grid);
             Ok((coarse, jp2::decode::<u16>(path, image, grid, Some(coarse), NODATA)?))
         })?;
-        let dn = raster.data.index_axis(Axis(0), 0);
-        out.axis_chunks_iter_mut(Axis(0), 2 * STRIP).into_par_iter().enumerate().for_each(
-            |(strip, mut out)| {
-                let row = window.row + 2 * STRIP * strip;
-                if layer == Layer::Scl {
-                    for (y, mut out) in out.outer_iter_mut().enumerate() {
-                        let dn = dn.row((row + y) / 2 - coarse.row);
-                        for (x, out) in out.iter_mut().enumerate() {
-                            *out = dn[(window.col + x) / 2 - coarse.col];
-                        }
-                    }
-                    return;
-                }
-                // The rows that this strip needs: its own and one around.
-                let (first, end) = neighbours(row, out.nrows(), coarse.row, coarse.row + coarse.height);
-                let rows = dn.slice_axis(Axis(0), (first - coarse.row..end - coarse.row).into());
-                let double = upsample(rows);
-                assert_eq!(
-                    double.dim(),
-                    (2 * rows.nrows(), 2 * rows.ncols()),
-                    "`upsample` doubles both axes"
-                );
-                let place = |start: usize, first: usize, size| {
-                    let start = start - 2 * first;
-                    (start..start + size).into()
-                };
-                let double = double.slice_axis(Axis(0), place(row, first, out.nrows()));
-                out.assign(&double.slice_axis(Axis(1), place(window.col, coarse.col, window.width)));
-            },
-        );
+        double(layer, raster.data.index_axis(Axis(0), 0), coarse, window, upsample, out);
         Ok(())
     }
 }
 
+/// Brings pixels of 20 m, which lie at `coarse` in their grid, to a window of 10 m: classes are repeated, bands go
+/// through `upsample`.
+pub(crate) fn double(
+    layer: Layer,
+    dn: ArrayView2<'_, u16>,
+    coarse: Window,
+    window: Window,
+    upsample: impl Fn(ArrayView2<'_, u16>) -> Array2<u16> + Sync,
+    mut out: ArrayViewMut2<'_, u16>,
+) {
+    out.axis_chunks_iter_mut(Axis(0), 2 * STRIP).into_par_iter().enumerate().for_each(|(strip, mut out)| {
+        let row = window.row + 2 * STRIP * strip;
+        if layer == Layer::Scl {
+            for (y, mut out) in out.outer_iter_mut().enumerate() {
+                let dn = dn.row((row + y) / 2 - coarse.row);
+                for (x, out) in out.iter_mut().enumerate() {
+                    *out = dn[(window.col + x) / 2 - coarse.col];
+                }
+            }
+            return;
+        }
+        // The rows that this strip needs: its own and one around.
+        let (first, end) = neighbours(row, out.nrows(), coarse.row, coarse.row + coarse.height);
+        let rows = dn.slice_axis(Axis(0), (first - coarse.row..end - coarse.row).into());
+        let double = upsample(rows);
+        assert_eq!(double.dim(), (2 * rows.nrows(), 2 * rows.ncols()), "`upsample` doubles both axes");
+        let place = |start: usize, first: usize, size| {
+            let start = start - 2 * first;
+            (start..start + size).into()
+        };
+        let double = double.slice_axis(Axis(0), place(row, first, out.nrows()));
+        out.assign(&double.slice_axis(Axis(1), place(window.col, coarse.col, window.width)));
+    });
+}
+
 /// The pixels of 20 m that a window of 10 m needs.
-fn around(window: Window, coarse: &Grid) -> Window {
+pub(crate) fn around(window: Window, coarse: &Grid) -> Window {
     let (row, end_row) = neighbours(window.row, window.height, 0, coarse.height);
     let (col, end_col) = neighbours(window.col, window.width, 0, coarse.width);
     Window { row, col, height: end_row - row, width: end_col - col }
