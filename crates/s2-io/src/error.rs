@@ -59,6 +59,35 @@ pub enum Error {
         /// What is missing.
         reason: String,
     },
+    /// An archive holds a member that is unsafe to unpack, though its path stays inside.
+    #[error("{}: refused, because {member:?} in it {problem}", path.display())]
+    UnsafeMember {
+        /// The archive.
+        path: PathBuf,
+        /// The member's path.
+        member: String,
+        /// What is unsafe about it.
+        problem: &'static str,
+    },
+    /// Files of a product are missing, cannot be read, or are not those that its manifest or archive names.
+    #[error(
+        "{} {problem}{}; get the product again", path.display(),
+        match more { 0 => String::new(), 1 => ", and 1 more file is damaged".to_owned(), n => format!(", and {n} more files are damaged") }
+    )]
+    Damaged {
+        /// The first of these files in the order of the manifest, or its place in an archive.
+        path: PathBuf,
+        /// What is wrong with it: what was found and what was expected.
+        problem: String,
+        /// How many more files are damaged.
+        more: usize,
+    },
+    /// A product has no manifest, which alone says what its files must be.
+    #[error("{} has no manifest.safe, so it is not known what its files must be", path.display())]
+    NoManifest {
+        /// The product.
+        path: PathBuf,
+    },
     /// A product does not hold exactly one granule.
     #[error(
         "{} has {} granules, one is needed{}", path.display(), granules.len(),
@@ -239,6 +268,39 @@ pub enum Error {
         bytes: u64,
         /// What is allowed.
         limit: u64,
+    },
+    /// An archive is larger than what may be unpacked.
+    #[error(
+        "{}: refused, because it unpacks to {found} {what}, the limit is {limit}; raise the limit if you trust it",
+        path.display()
+    )]
+    UnpackLimit {
+        /// The archive, or the member's place in it.
+        path: PathBuf,
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is.
+        found: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// A product is to be unpacked where something else is.
+    #[error("{} is already there and is not known to be what the archive holds; move it away to unpack it again", path.display())]
+    Exists {
+        /// The folder that is there.
+        path: PathBuf,
+        /// Why it was not taken for the unpacked product.
+        source: Box<Self>,
+    },
+    /// A disk has no room for what is to be written.
+    #[error("{}: {needed} bytes are needed, {free} are free", path.display())]
+    NoSpace {
+        /// The folder that was to be written to.
+        path: PathBuf,
+        /// Bytes that are needed.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
     },
     /// A GeoTIFF cannot be written as asked.
     #[error("cannot write {}: {problem}", path.display())]

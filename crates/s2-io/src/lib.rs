@@ -27,5 +27,5 @@ pub use raster::Raster;
 #[cfg(feature = "net")]
 pub use remote::RemoteFile;
 pub use s2_jp2::{Source, Window};
-pub use safe::{Layer, Product};
+pub use safe::{Layer, Product, UnpackLimits, Verified, unpack, unpack_with_limits, verify};
 pub use store::write_atomic;

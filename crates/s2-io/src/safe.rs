@@ -1,7 +1,11 @@
 //! SAFE products, L1C and L2A, in a folder or a zip archive: metadata, bands, scene classification.
 
+mod archive;
+mod manifest;
 mod source;
 pub(crate) mod stack;
+mod unpack;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +15,8 @@ use s2_jp2::{Image, Window};
 
 use self::source::Source;
 pub(crate) use self::source::is_inside;
+pub use self::unpack::{UnpackLimits, unpack, unpack_with_limits};
+pub use self::verify::{Verified, verify};
 use crate::product::tile_id;
 use crate::xml::Element;
 use crate::{Band, Baseline, Error, Grid, Level, ProductName, Raster, Result, jp2};

@@ -25,8 +25,7 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let failed = |source| Error::Read { path: path.to_owned(), source };
-        let source = if std::fs::metadata(path).map_err(failed)?.is_dir() {
+        let source = if is_folder(path)? {
             let mut files = Vec::new();
             // Only a product's folder is searched, and only where images are.
             list(path, "", 0, &mut files)?;
@@ -35,12 +34,6 @@ impl Source {
             }
             Self { path: path.to_owned(), prefix: None, files }
         } else {
-            let mut magic = Vec::new();
-            File::open(path).and_then(|file| file.take(2).read_to_end(&mut magic)).map_err(failed)?;
-            if magic != *b"PK" {
-                let reason = "it is neither a folder nor a zip archive".to_owned();
-                return Err(Error::NotAProduct { path: path.to_owned(), reason });
-            }
             Self::archive(path)?
         };
         if !source.files.iter().any(|file| product_level(file).is_some()) {
@@ -62,28 +55,12 @@ impl Source {
                 members.push(name.into_owned());
             }
         }
-        let mut roots: Vec<_> = members
-            .iter()
-            .map(|member| {
-                member.rsplit_once('/').map_or((String::new(), &**member), |(r, f)| (format!("{r}/"), f))
-            })
-            .filter(|(root, file)| root.matches('/').count() < 2 && product_level(file).is_some())
-            .map(|(root, _)| root)
-            .collect();
-        roots.sort();
-        roots.dedup();
-        match &roots[..] {
-            [] => Err(no_metadata(path)),
-            [root] => {
-                let files =
-                    members.iter().filter_map(|member| Some(member.strip_prefix(root)?.to_owned())).collect();
-                Ok(Self { path: path.to_owned(), prefix: Some(root.clone()), files })
-            }
-            _ => Err(Error::NotAProduct {
-                path: path.to_owned(),
-                reason: format!("it holds several: {}; keep one in an archive", roots.join(", ")),
-            }),
-        }
+        let Some(root) = root(path, &members, |file| product_level(file).is_some())? else {
+            return Err(no_metadata(path));
+        };
+        let files =
+            members.iter().filter_map(|member| Some(member.strip_prefix(&root)?.to_owned())).collect();
+        Ok(Self { path: path.to_owned(), prefix: Some(root), files })
     }
 
     /// All files, sorted.
@@ -163,16 +140,55 @@ impl s2_jp2::Source for Stored {
     }
 }
 
-fn open_archive(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
+/// Whether a product lies in a folder; if not, in a zip archive.
+pub(super) fn is_folder(path: &Path) -> Result<bool> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(failed)?.is_dir() {
+        return Ok(true);
+    }
+    let mut magic = Vec::new();
+    File::open(path).and_then(|file| file.take(2).read_to_end(&mut magic)).map_err(failed)?;
+    if magic != *b"PK" {
+        let reason = "it is neither a folder nor a zip archive".to_owned();
+        return Err(Error::NotAProduct { path: path.to_owned(), reason });
+    }
+    Ok(false)
+}
+
+/// Where in an archive the product lies: its top folder, with a `/` at its end, or its root. It is known by the files
+/// that `is_part` recognises.
+pub(super) fn root<'a>(
+    path: &Path,
+    members: impl IntoIterator<Item = &'a String>,
+    is_part: impl Fn(&str) -> bool,
+) -> Result<Option<String>> {
+    let mut roots: Vec<_> = members
+        .into_iter()
+        .map(|member| {
+            member.rsplit_once('/').map_or((String::new(), &**member), |(r, f)| (format!("{r}/"), f))
+        })
+        .filter(|(root, file)| root.matches('/').count() < 2 && is_part(file))
+        .map(|(root, _)| root)
+        .collect();
+    roots.sort();
+    roots.dedup();
+    if roots.len() > 1 {
+        let reason = format!("it holds several: {}; keep one in an archive", roots.join(", "));
+        return Err(Error::NotAProduct { path: path.to_owned(), reason });
+    }
+    Ok(roots.pop())
+}
+
+pub(super) fn open_archive(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
     let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     ZipArchive::new(BufReader::new(file)).map_err(|source| zip_error(path, source))
 }
 
-fn zip_error(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+pub(super) fn zip_error(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::Zip { path: path.to_owned(), source: source.into() }
 }
 
-fn no_metadata(path: &Path) -> Error {
+pub(super) fn no_metadata(path: &Path) -> Error {
     Error::NotAProduct {
         path: path.to_owned(),
         reason: "no MTD_MSIL1C.xml or MTD_MSIL2A.xml in it".to_owned(),
