@@ -12,6 +12,8 @@ mod raster;
 #[cfg(feature = "net")]
 mod remote;
 mod safe;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+pub mod sen2cor;
 mod store;
 mod xml;
 

@@ -1,4 +1,4 @@
-//! The OData catalogue of the Copernicus Data Space.
+//! The `OData` catalogue of the Copernicus Data Space.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -163,7 +163,7 @@ impl Catalog for OData {
     }
 }
 
-/// The filter of a query, in the grammar of OData.
+/// The filter of a query, in the grammar of `OData`.
 fn filter(query: &Query, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
     let attribute = |kind: &str, name: &str, test: &str| {
         format!(

@@ -322,7 +322,7 @@ fn put(entry: &mut Entry, state: OrderState, problem: Option<String>) {
     (entry.state, entry.problem) = (state, problem);
 }
 
-/// Orders by ESA's interface of Long Term Archives, which catalogues of OData offer beside their products
+/// Orders by ESA's interface of Long Term Archives, which catalogues of `OData` offer beside their products
 /// (`Products(id)/OData.CSC.Order`). Whether a product is online is read from the catalogue.
 #[derive(Clone, Debug)]
 pub struct ProductOrders {
@@ -408,7 +408,7 @@ impl OrderDriver for WaitOnly {
     }
 }
 
-/// Hubs of the old kind (DHuS), where asking for an offline product orders it.
+/// Hubs of the old kind (`DHuS`), where asking for an offline product orders it.
 #[derive(Clone, Debug)]
 pub struct HubOrders {
     client: Client,

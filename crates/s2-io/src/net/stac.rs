@@ -1,4 +1,4 @@
-//! STAC catalogues (SpatioTemporal Asset Catalogs, API 1.0): Earth Search, Planetary Computer, CDSE.
+//! STAC catalogues (spatio-temporal asset catalogs, API 1.0): Earth Search, Planetary Computer, CDSE.
 
 use std::collections::{BTreeMap, HashSet};
 

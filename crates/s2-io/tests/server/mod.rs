@@ -1,4 +1,4 @@
-//! A server on loopback that answers as the services do: identity, catalogues (OData, STAC), downloads with their
+//! A server on loopback that answers as the services do: identity, catalogues (`OData`, STAC), downloads with their
 //! quotas and errors, signatures. What it was asked, and how often, can be read from it.
 //!
 //! It is written after recorded answers and the services' documentation; see `docs/ACQUISITION.md`.
@@ -80,8 +80,8 @@ pub(crate) struct State {
     /// Items of the STAC catalogues.
     pub(crate) features: Vec<Value>,
     pub(crate) token_life_s: u64,
-    /// Share of downloads that fail.
-    pub(crate) fail_share: f64,
+    /// How many of thousand downloads fail.
+    pub(crate) failures_of_1000: usize,
     /// The next downloads fail so, in turn.
     pub(crate) faults: Vec<Fault>,
     pub(crate) ignores_ranges: bool,
@@ -121,7 +121,7 @@ impl Default for State {
             files: HashMap::new(),
             features: Vec::new(),
             token_life_s: 600,
-            fail_share: 0.0,
+            failures_of_1000: 0,
             faults: Vec::new(),
             ignores_ranges: true,
             latency: Duration::ZERO,
@@ -150,11 +150,11 @@ impl Default for State {
 }
 
 impl State {
-    /// A number from 0 to 1, the same ones in each run.
-    pub(crate) fn random(&mut self) -> f64 {
+    /// A number, the same ones in each run.
+    fn random(&mut self) -> usize {
         self.random =
             self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.random >> 33) as f64 / (1_u64 << 31) as f64
+        usize::try_from(self.random >> 40).unwrap()
     }
 }
 
@@ -566,8 +566,9 @@ fn download(state: &mut State, request: &Request, id: &str, active: usize) -> An
         return Answer::code(404, "DAT-ZIP-001", "Product not found");
     };
     let fault = if state.faults.is_empty() {
-        let fails = state.fail_share > 0.0 && state.random() < state.fail_share;
-        fails.then(|| FAULTS[(state.random() * FAULTS.len() as f64) as usize])
+        // A fraction of thousand, and one fault in turn.
+        let fails = state.random() % 1000 < state.failures_of_1000;
+        fails.then(|| FAULTS[state.random() % FAULTS.len()])
     } else {
         Some(state.faults.remove(0))
     };
