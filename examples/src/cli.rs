@@ -27,6 +27,17 @@ pub struct Common {
     pub quiet: bool,
 }
 
+/// Options of programs without a network.
+#[derive(clap::Args, Debug)]
+pub struct Plain {
+    /// Threads of the CPU work; 0 takes all cores.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Say nothing but errors and results.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// The end of a program that was asked to stop.
@@ -45,7 +56,23 @@ pub fn check_interrupt() -> Result<()> {
 
 /// Runs a program: logs to standard error, one line for an error, exit code 1 (130 after Ctrl-C).
 pub fn run(common: &Common, program: impl FnOnce(&Interrupter) -> Result<()>) -> ExitCode {
-    let level = if common.quiet { "error" } else { "warn,examples=info,demo=info,train=info" };
+    let interrupter = Interrupter::new();
+    let stop = interrupter.clone();
+    guarded(common.quiet, common.threads, move || stop.stop(Some("Ctrl-C")), || program(&interrupter))
+}
+
+/// The same for a program without a network.
+pub fn run_plain(plain: &Plain, program: impl FnOnce() -> Result<()>) -> ExitCode {
+    guarded(plain.quiet, plain.threads, || {}, program)
+}
+
+fn guarded(
+    quiet: bool,
+    threads: usize,
+    stop: impl Fn() + Send + 'static,
+    program: impl FnOnce() -> Result<()>,
+) -> ExitCode {
+    let level = if quiet { "error" } else { "warn,examples=info,demo=info,train=info" };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -54,9 +81,7 @@ pub fn run(common: &Common, program: impl FnOnce(&Interrupter) -> Result<()>) ->
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .init();
-    let interrupter = Interrupter::new();
-    let outcome = start(common, &interrupter).and_then(|()| program(&interrupter));
-    match outcome {
+    match start(threads, stop).and_then(|()| program()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => {
             eprintln!("interrupted: files that are complete were kept");
@@ -69,15 +94,14 @@ pub fn run(common: &Common, program: impl FnOnce(&Interrupter) -> Result<()>) ->
     }
 }
 
-fn start(common: &Common, interrupter: &Interrupter) -> Result<()> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(common.threads);
+fn start(threads: usize, stop: impl Fn() + Send + 'static) -> Result<()> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
     pool.build_global().context("cannot start the thread pool")?;
-    let interrupter = interrupter.clone();
     ctrlc::set_handler(move || {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(130); // the second time: at once
         }
-        interrupter.stop(Some("Ctrl-C"));
+        stop();
         eprintln!("stopping after the current step (once more: at once)");
     })
     .context("cannot listen for Ctrl-C")

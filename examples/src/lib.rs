@@ -1,6 +1,7 @@
 //! The steps that the programs are made of: each composes the crates, none knows an algorithm of its own.
 //!
 //! ```text
+//! download: place and days ─► archive/*.SAFE.zip, or stacks of the area
 //! prepare: SAFE product ─► stack.tif (10 bands + SCL, u16) + statistics.json
 //! train:   stacks or chips + truth ─► model/
 //! predict: stack + model ─► probability.tif, mask.tif, mines.geojson
@@ -9,6 +10,7 @@
 
 pub mod cli;
 pub mod device;
+pub mod download;
 pub mod evaluate;
 pub mod input;
 pub mod predict;

@@ -4,7 +4,6 @@
 mod common;
 mod server;
 
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,7 +19,7 @@ use s2_io::{
     Algorithm, Band, Checksum, CogOptions, Grid, Layer, Level, Overviews, Window, ndarray, write_cog,
 };
 use serde_json::{Value, json};
-use server::{FAULTS, Fault, PASSWORD, Product, Server, USER};
+use server::{FAULTS, Fault, PASSWORD, Product, Server, USER, archive};
 use tempfile::TempDir;
 
 const NAME: &str = "S2A_MSIL2A_20200219T112111_N0509_R037_T29RKH_20200219T140000";
@@ -35,42 +34,6 @@ fn client() -> Client {
         ..RetryPolicy::default()
     })
     .unwrap()
-}
-
-/// A product that passes verification: a manifest and one file of noise, stored in a zip archive.
-fn archive(name: &str, size: usize, seed: usize) -> Vec<u8> {
-    let mut state = seed as u64 + 1;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    })
-    .take(size)
-    .collect();
-    let object = |href: &str, data: &[u8]| {
-        let sum = Checksum::of(Algorithm::Md5, data).unwrap().hex();
-        format!(
-            "<dataObject ID=\"{href}\"><byteStream mimeType=\"x\" size=\"{}\"><fileLocation locatorType=\"URL\" \
-             href=\"./{href}\"/><checksum checksumName=\"MD5\">{sum}</checksum></byteStream></dataObject>",
-            data.len()
-        )
-    };
-    let metadata = b"<Level-2A_User_Product/>";
-    let manifest = format!(
-        "<?xml version=\"1.0\"?><XFDU><dataObjectSection>{}{}</dataObjectSection></XFDU>",
-        object("MTD_MSIL2A.xml", metadata),
-        object("GRANULE/band.bin", &noise)
-    );
-    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    for (file, data) in [
-        ("manifest.safe", manifest.as_bytes()),
-        ("MTD_MSIL2A.xml", &metadata[..]),
-        ("GRANULE/band.bin", &noise),
-    ] {
-        zip.start_file(format!("{name}.SAFE/{file}"), stored).unwrap();
-        zip.write_all(data).unwrap();
-    }
-    zip.finish().unwrap().into_inner()
 }
 
 struct Site {

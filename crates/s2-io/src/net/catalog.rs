@@ -99,7 +99,7 @@ pub(super) fn rfc3339(time: DateTime<Utc>) -> String {
 ///
 /// [`Error::Query`] when it is empty, leaves the Earth, or crosses the antimeridian.
 pub fn area_of_bbox([west, south, east, north]: [f64; 4]) -> Result<Area> {
-    if west > east && (-180.0..=180.0).contains(&west) && (-180.0..=180.0).contains(&east) {
+    if west - east > 180.0 && west <= 180.0 && east >= -180.0 {
         return Err(across_the_antimeridian());
     }
     if !(south < north && west < east) {

@@ -80,6 +80,8 @@ pub(crate) struct State {
     /// Items of the STAC catalogues.
     pub(crate) features: Vec<Value>,
     pub(crate) token_life_s: u64,
+    /// Products that the catalogue knows and the download service does not.
+    pub(crate) gone: HashSet<String>,
     /// How many of thousand downloads fail.
     pub(crate) failures_of_1000: usize,
     /// The next downloads fail so, in turn.
@@ -109,6 +111,8 @@ pub(crate) struct State {
     pub(crate) polls: HashMap<String, usize>,
     pub(crate) orders: Vec<String>,
     pub(crate) order_states: HashMap<String, String>,
+    /// Tokens that were taken back before their time.
+    pub(crate) tokens_lost: usize,
     /// Tokens that came to other addresses than they should.
     pub(crate) leaked: usize,
     random: u64,
@@ -121,6 +125,7 @@ impl Default for State {
             files: HashMap::new(),
             features: Vec::new(),
             token_life_s: 600,
+            gone: HashSet::new(),
             failures_of_1000: 0,
             faults: Vec::new(),
             ignores_ranges: true,
@@ -143,6 +148,7 @@ impl Default for State {
             polls: HashMap::new(),
             orders: Vec::new(),
             order_states: HashMap::new(),
+            tokens_lost: 0,
             leaked: 0,
             random: 1,
         }
@@ -562,7 +568,8 @@ fn download(state: &mut State, request: &Request, id: &str, active: usize) -> An
     if active > 4 {
         return Answer::code(429, "DAT-ZIP-100", "Max session number 4 exceeded.");
     }
-    let Some(product) = state.products.iter().find(|product| product.id == id).cloned() else {
+    let product = state.products.iter().find(|product| product.id == id && !state.gone.contains(id)).cloned();
+    let Some(product) = product else {
         return Answer::code(404, "DAT-ZIP-001", "Product not found");
     };
     let fault = if state.faults.is_empty() {
@@ -582,7 +589,7 @@ fn download(state: &mut State, request: &Request, id: &str, active: usize) -> An
         Some(Fault::Json) => return Answer::code(200, "DAT-ZIP-500", "Internal trouble"),
         Some(Fault::TokenExpired) => {
             let token = request.header("authorization").unwrap_or_default().trim_start_matches("Bearer ");
-            state.tokens.remove(token);
+            state.tokens_lost += usize::from(state.tokens.remove(token).is_some());
             return Answer::code(401, "DAT-ZIP-109", "Token expired");
         }
         _ => {}
@@ -698,4 +705,40 @@ fn old_hub(state: &mut State, request: &Request, id: &str, asks_only: bool) -> A
     }
     state.orders.push(id.to_owned());
     Answer::bytes(202, "text/plain", Vec::new())
+}
+
+/// A product that passes verification: a manifest and one file of noise, stored in a zip archive.
+pub(crate) fn archive(name: &str, size: usize, seed: usize) -> Vec<u8> {
+    let mut state = seed as u64 + 1;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    })
+    .take(size)
+    .collect();
+    let object = |href: &str, data: &[u8]| {
+        let sum = Checksum::of(Algorithm::Md5, data).unwrap().hex();
+        format!(
+            "<dataObject ID=\"{href}\"><byteStream mimeType=\"x\" size=\"{}\"><fileLocation locatorType=\"URL\" \
+             href=\"./{href}\"/><checksum checksumName=\"MD5\">{sum}</checksum></byteStream></dataObject>",
+            data.len()
+        )
+    };
+    let metadata = b"<Level-2A_User_Product/>";
+    let manifest = format!(
+        "<?xml version=\"1.0\"?><XFDU><dataObjectSection>{}{}</dataObjectSection></XFDU>",
+        object("MTD_MSIL2A.xml", metadata),
+        object("GRANULE/band.bin", &noise)
+    );
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (file, data) in [
+        ("manifest.safe", manifest.as_bytes()),
+        ("MTD_MSIL2A.xml", &metadata[..]),
+        ("GRANULE/band.bin", &noise),
+    ] {
+        zip.start_file(format!("{name}.SAFE/{file}"), stored).unwrap();
+        zip.write_all(data).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
 }
