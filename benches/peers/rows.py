@@ -211,6 +211,70 @@ def reduced(level):
     return decode
 
 
+def served():
+    """A file of 1 GB and the address of a server on loopback that sends it, a millisecond late."""
+    import http.server
+    import threading
+
+    file = work / "served.bin"
+    if not file.exists():
+        print(f"making {file}", file=sys.stderr)
+        piece = random.Random(7).randbytes(1 << 20)
+        with open(part := file.with_suffix(".part"), "wb") as out:
+            for number in range(1000):
+                out.write(number.to_bytes(4, "little") + piece[4:])
+        part.rename(file)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            time.sleep(0.001)
+            self.send_response(200)
+            self.send_header("Content-Length", str(file.stat().st_size))
+            self.end_headers()
+            self.wfile.flush()
+            with open(file, "rb") as source:
+                self.connection.sendfile(source)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return file, f"http://127.0.0.1:{server.server_port}/served.bin"
+
+
+def download(checked):
+    """One connection beside curl; `checked` makes both compare the MD5."""
+
+    def fetch(_):
+        import hashlib
+
+        file, url = served()
+        with open(file, "rb") as source:
+            digest = hashlib.file_digest(source, "md5").hexdigest()
+        times = []
+        for number in range(6):
+            mine.unlink(missing_ok=True), theirs.unlink(missing_ok=True)
+            command = [examples / "fetch", url, mine, *(["--md5", digest] if checked else [])]
+            printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            peak = int(printed.split("peak ")[1].split()[0]) if "kB" in printed else 0
+            assert peak <= 64 << 10, f"{peak} kB of memory"
+            start = time.perf_counter()
+            subprocess.run(["curl", "--silent", "--fail", "--output", theirs, url], check=True)
+            if checked:
+                found = subprocess.run(["md5sum", theirs], check=True, capture_output=True, text=True).stdout
+                assert found.startswith(digest)
+            times.append((float(printed.split()[-2]), time.perf_counter() - start))
+            assert filecmp.cmp(mine, theirs, shallow=False), "the files differ"
+        mine.unlink(), theirs.unlink()
+        print(f"download: peak {peak} kB", file=sys.stderr)
+        return file, [statistics.median(column) for column in zip(*times[1:])]
+
+    return fetch
+
+
 # Name, what to do, and how many times faster we mean to be.
 ROWS = [
     ("jp2-full", full, 2.2),
@@ -224,6 +288,8 @@ ROWS = [
     ("cog-read", cog_read, {1: 2.2, 2: 1.5}),
     ("cog-window", cog_window, 1.7),
     ("cog-write", cog_write, 2.5),
+    ("download", download(False), 0.9),
+    ("download-md5", download(True), 0.9),
 ]
 
 

@@ -18,4 +18,5 @@ if ! "$python" -c 'import numpy, rasterio, glymur' 2>/dev/null; then
     "$python" -m pip install --quiet --disable-pip-version-check rasterio==1.4.4 numpy==2.4.3 glymur==0.14.8 packaging >&2
 fi
 cargo build --release --quiet -p s2-jp2 -p s2-io -p benches --example decode --example cog --example stack >&2
+cargo build --release --quiet -p s2-io --features net --example fetch >&2
 exec "$python" benches/peers/rows.py "$work" "$target/release/examples" "$@"

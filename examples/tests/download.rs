@@ -192,13 +192,9 @@ fn an_area_costs_its_blocks_and_becomes_a_stack() {
         "geometry": { "type": "Polygon", "coordinates": [outline] }, "assets": assets,
         "properties": { "datetime": "2020-02-19T11:21:11Z", "eo:cloud_cover": 1.0, "s2:product_uri": format!("{name}.SAFE"),
             "s2:processing_baseline": "05.09", "grid:code": "MGRS-29RKH", "earthsearch:boa_offset_applied": true } })];
-    // Four kilometres, with a triangle cut out of a corner.
-    let area = [
-        corner(705_000.0, 3_295_000.0),
-        corner(709_000.0, 3_295_000.0),
-        corner(709_000.0, 3_291_000.0),
-        corner(705_000.0, 3_295_000.0),
-    ];
+    // Half a square of four kilometres; its edges are straight in degrees, so bent by less than a pixel here.
+    let area = [(705_005.0, 3_294_995.0), (708_995.0, 3_294_995.0), (708_995.0, 3_291_005.0)];
+    let area: Vec<_> = area.into_iter().cycle().take(4).map(|(x, y)| corner(x, y)).collect();
     let aoi = place.path("box.geojson");
     let geojson = json!({ "type": "FeatureCollection", "features": [{ "type": "Feature", "properties": {},
         "geometry": { "type": "Polygon", "coordinates": [area] } }] });

@@ -15,9 +15,7 @@ use s2_io::net::{
     Account, Archive, Catalog, Client, Credentials, Downloader, Error, Fetched, HubOrders, Item, OData,
     OrderState, ProductOrders, Query, Remote, RemoteProduct, RetryPolicy, Stac, WaitOnly, area_of_bbox, best,
 };
-use s2_io::{
-    Algorithm, Band, Checksum, CogOptions, Grid, Layer, Level, Overviews, Window, ndarray, write_cog,
-};
+use s2_io::{Algorithm, Band, CogOptions, Grid, Layer, Level, Overviews, Window, ndarray, write_cog};
 use serde_json::{Value, json};
 use server::{FAULTS, Fault, PASSWORD, Product, Server, USER, archive};
 use tempfile::TempDir;
