@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! download: place and days ─► archive/*.SAFE.zip, or stacks of the area
+//! stages:  archives ─► L1C ─► Sen2Cor ─► L2A ─► stacks, in a work folder
 //! prepare: SAFE product ─► stack.tif (10 bands + SCL, u16) + statistics.json
 //! train:   stacks or chips + truth ─► model/
 //! predict: stack + model ─► probability.tif, mask.tif, mines.geojson
@@ -17,4 +18,7 @@ pub mod predict;
 pub mod prepare;
 pub mod quicklook;
 pub mod scene;
+pub mod stages;
+pub mod status;
 pub mod train;
+pub mod work;

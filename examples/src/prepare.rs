@@ -24,7 +24,7 @@ pub fn prepare(product: &Path, out: &Path, normalised: bool, quiet: bool) -> Res
     save(&Origin::of(&product), &grid, &stack, out)?;
     if normalised {
         check_interrupt()?;
-        write_normalised(out)?;
+        write_normalised(out, &out.join(NORMALISED))?;
     }
     Ok(())
 }
@@ -59,12 +59,11 @@ pub fn save(origin: &Origin, grid: &Grid, stack: &Array3<u16>, out: &Path) -> Re
     write_stack(&out.join(STACK), stack, grid, origin)?;
     statistics.save(out.join(STATISTICS))?;
     tracing::info!(
-        "{}: {} x {} pixels, {} bands and SCL in {}",
+        "{}: {} x {} pixels, {} bands and SCL",
         origin.product,
         grid.height,
         grid.width,
-        statistics.bands.len(),
-        out.display()
+        statistics.bands.len()
     );
     Ok(())
 }
@@ -136,9 +135,9 @@ fn write_stack(path: &Path, stack: &Array3<u16>, grid: &Grid, origin: &Origin) -
     Ok(write_cog(path, stack.view(), grid, &options)?)
 }
 
-/// What the network gets, band by band: for looking at, or for other programs.
-fn write_normalised(out: &Path) -> Result<()> {
-    let scene = Scene::open(out)?;
+/// Writes what the network gets of the scene in a folder, band by band: for looking at, or for other programs.
+pub(crate) fn write_normalised(folder: &Path, out: &Path) -> Result<()> {
+    let scene = Scene::open(folder)?;
     let stack = scene.stack.read::<u16>()?;
     let channels = scene.channels(stack.data.slice(s![.., .., ..]))?;
     let options = CogOptions {
@@ -151,7 +150,7 @@ fn write_normalised(out: &Path) -> Result<()> {
         ],
         ..CogOptions::default()
     };
-    Ok(write_cog(out.join(NORMALISED), channels.view(), &stack.grid, &options)?)
+    Ok(write_cog(out, channels.view(), &stack.grid, &options)?)
 }
 
 /// Name and version of the programs, for the files that they write.

@@ -39,7 +39,7 @@ impl Place {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_download"));
         command
-            .args(["--from", "2020-02-01", "--to", "2020-02-29", "--services"])
+            .arg("--services")
             .arg(self.path("services.json"))
             .arg("--out")
             .arg(self.path("out"))
@@ -50,8 +50,15 @@ impl Place {
         command
     }
 
+    /// The program, looking at February 2020.
+    fn february(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        command.args(["--from", "2020-02-01", "--to", "2020-02-29"]);
+        command
+    }
+
     fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
+        self.february(arguments).output().unwrap()
     }
 
     /// Exit code 1 and one line that holds all the words.
@@ -123,7 +130,7 @@ fn a_command_that_cannot_work_says_why() {
     place.fails(&["--source", "cdse", "--tile", "29RKH"], &["a web page (\"Scheduled maintenance\")"]);
     place.server.lock().maintenance = false;
     place.add(0, 1000);
-    let mut without = place.command(&["--source", "cdse", "--tile", "29RKH"]);
+    let mut without = place.february(&["--source", "cdse", "--tile", "29RKH"]);
     without.env_remove("CDSE_USERNAME").env_remove("CDSE_PASSWORD").env("NETRC", "/nonexistent");
     let output = without.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -133,7 +140,7 @@ fn a_command_that_cannot_work_says_why() {
         text(&output)
     );
     let output =
-        place.command(&["--source", "cdse", "--tile", "29RKH"]).env("CDSE_PASSWORD", "no").output().unwrap();
+        place.february(&["--source", "cdse", "--tile", "29RKH"]).env("CDSE_PASSWORD", "no").output().unwrap();
     assert!(text(&output).contains("Invalid user credentials"), "{}", text(&output));
     let output = place.run(&["--source", "cdse"]);
     assert_eq!(output.status.code(), Some(2), "nothing says where: {}", text(&output));
@@ -229,7 +236,7 @@ fn offline_products_are_listed_and_brought_when_they_are_restored() {
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("2 products are offline and listed in"), "{}", text(&output));
     assert!(!place.zip(&names[0]).exists() && place.zip(&names[1]).exists(), "{}", text(&output));
-    let mut watching = place.command(&[&arguments[..], &["--watch"]].concat());
+    let mut watching = place.february(&[&arguments[..], &["--watch"]].concat());
     let mut watching = watching.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until(|| place.zip(&names[0]).exists());
     assert!(watching.try_wait().unwrap().is_none(), "it waits for the other one");
@@ -240,6 +247,40 @@ fn offline_products_are_listed_and_brought_when_they_are_restored() {
     assert!(names.iter().all(|name| place.zip(name).exists()), "{}", text(&output));
     let list = fs::read_to_string(place.path("out").join("archive").join("offline.json")).unwrap();
     assert_eq!(list.matches("\"downloaded\"").count(), 2, "{list}");
+}
+
+/// All files below a folder.
+fn tree(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { tree(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn from_a_catalogue_to_a_stack_with_two_commands() {
+    let place = Place::new();
+    let product = examples::scene::write_scene(&place.path("scene"), 384, 1, &|_| Ok(())).unwrap().product;
+    let name = product.file_stem().unwrap().to_str().unwrap().to_owned();
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for file in tree(&product) {
+        let member = file.strip_prefix(product.parent().unwrap()).unwrap();
+        zip.start_file(member.to_str().unwrap(), stored).unwrap();
+        std::io::Write::write_all(&mut zip, &fs::read(&file).unwrap()).unwrap();
+    }
+    let archive = zip.finish().unwrap().into_inner();
+    place.server.lock().products.push(Product::new(0, &name, archive));
+    let (day, tile) = (name.split('_').nth(2).unwrap(), name.split('_').nth(5).unwrap());
+    let day = format!("{}-{}-{}", &day[..4], &day[4..6], &day[6..8]);
+    let mut download = place.command(&["--source", "cdse", "--tile", tile]);
+    let output = download.args(["--from", &day, "--to", &day]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let mut prepare = Command::new(env!("CARGO_BIN_EXE_prepare"));
+    let output = prepare.args(["--device", "cpu", "--work"]).arg(place.path("out")).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let stack = GeoTiff::open(place.path("out").join("stack").join(&name).join("stack.tif")).unwrap();
+    assert_eq!((stack.num_bands(), stack.grid().height), (11, 384));
+    let output = Command::new(env!("CARGO_BIN_EXE_status")).arg(place.path("out")).output().unwrap();
+    assert!(output.status.success() && text(&output).contains(&tile[1..]), "{}", text(&output));
 }
 
 fn wait_until(mut done: impl FnMut() -> bool) {
@@ -288,7 +329,7 @@ fn two_hundred_products_arrive_whatever_happens() {
     let archives = place.path("out").join("archive");
     let whole = |folder: &Path| names_in(folder).iter().filter(|name| name.ends_with(".zip")).count();
     for kill in 1..=5 {
-        let mut child = place.command(&arguments);
+        let mut child = place.february(&arguments);
         let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         wait_until(|| {
             archives.exists() && whole(&archives) >= kill * 30 || child.try_wait().unwrap().is_some()

@@ -292,6 +292,14 @@ pub enum Error {
         /// Why it was not taken for the unpacked product.
         source: Box<Self>,
     },
+    /// A record of a stage is none, or one of another version.
+    #[error("{} is no record of what was made beside it; remove it, and that is made again", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A disk has no room for what is to be written.
     #[error("{}: {needed} bytes are needed, {free} are free", path.display())]
     NoSpace {

@@ -14,6 +14,7 @@ mod remote;
 mod safe;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 pub mod sen2cor;
+pub mod stage;
 mod store;
 mod xml;
 
@@ -29,5 +30,5 @@ pub use raster::Raster;
 #[cfg(feature = "net")]
 pub use remote::RemoteFile;
 pub use s2_jp2::{Source, Window};
-pub use safe::{Layer, Product, UnpackLimits, Verified, unpack, unpack_with_limits, verify};
+pub use safe::{Layer, Product, UnpackLimits, Verified, unpack, unpack_with_limits, unpacked_bytes, verify};
 pub use store::write_atomic;

@@ -15,7 +15,7 @@ use s2_jp2::{Image, Window};
 
 use self::source::Source;
 pub(crate) use self::source::is_inside;
-pub use self::unpack::{UnpackLimits, unpack, unpack_with_limits};
+pub use self::unpack::{UnpackLimits, unpack, unpack_with_limits, unpacked_bytes};
 pub use self::verify::{Verified, verify};
 use crate::product::tile_id;
 use crate::xml::Element;
@@ -451,7 +451,7 @@ fn text<'a>(path: &Path, element: &'a Element, names: &[&str]) -> Result<&'a str
 }
 
 /// The level that the name of a product's metadata file tells; `None` for other files.
-fn product_level(file: &str) -> Option<Level> {
+pub(crate) fn product_level(file: &str) -> Option<Level> {
     let name = file.to_ascii_lowercase();
     let old = |level: &str| name.contains(&format!("_mtd_saf{level}_")) && name.ends_with(".xml");
     match &*name {

@@ -9,6 +9,7 @@ use super::archive::{Archive, is_portable};
 use super::source::is_folder;
 use super::text;
 use super::verify::verify_folder;
+use crate::stage::free_bytes;
 use crate::xml::Element;
 use crate::{Error, ProductName, Result};
 
@@ -113,7 +114,7 @@ pub fn unpack_with_limits(
         return existing(path, &archive, target);
     }
     let bytes = limits.check(path, &archive)?;
-    check_space(folder, bytes.saturating_add(BLOCK * archive.members.len() as u64))?;
+    check_space(folder, bytes.saturating_add(archive.room()))?;
 
     let failed = |source| Error::Write { path: target.clone(), source };
     let part = tempfile::Builder::new().prefix(".").suffix(".part").tempdir_in(folder).map_err(failed)?;
@@ -137,6 +138,25 @@ pub fn unpack_with_limits(
         // Somebody else was faster.
         Err(_) if target.symlink_metadata().is_ok() => existing(path, &archive, target),
         Err(source) => Err(failed(source)),
+    }
+}
+
+/// The bytes that an archive unpacks to on a disk, by its directory: what [`unpack`] asks for before it begins.
+///
+/// # Errors
+///
+/// [`Error::Zip`], [`Error::UnsafePath`] and [`Error::UnsafeMember`] when the archive is damaged as a whole or unsafe to
+/// unpack, [`Error::NotAProduct`] when there is no product in it, [`Error::Read`] when it cannot be read.
+pub fn unpacked_bytes(archive: impl AsRef<Path>) -> Result<u64> {
+    let archive = Archive::open(archive.as_ref())?;
+    let bytes = archive.files().fold(0_u64, |bytes, member| bytes.saturating_add(member.size));
+    Ok(bytes.saturating_add(archive.room()))
+}
+
+impl Archive {
+    /// What its files take beyond their lengths.
+    fn room(&self) -> u64 {
+        BLOCK * self.members.len() as u64
     }
 }
 
@@ -231,21 +251,15 @@ fn sync_folder(folder: &Path) {
 }
 
 /// Checks that a folder's disk has room.
-#[cfg(unix)]
 fn check_space(folder: &Path, needed: u64) -> Result<()> {
-    let failed = |source: rustix::io::Errno| Error::Write { path: folder.to_owned(), source: source.into() };
-    let disk = rustix::fs::statvfs(folder).map_err(failed)?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    // Some network file systems do not tell, and give zeros.
-    if disk.f_blocks > 0 && free < needed {
-        return Err(Error::NoSpace { path: folder.to_owned(), needed, free });
+    let failed = |error| match error {
+        Error::Read { path, source } => Error::Write { path, source },
+        error => error,
+    };
+    match free_bytes(folder).map_err(failed)? {
+        Some(free) if free < needed => Err(Error::NoSpace { path: folder.to_owned(), needed, free }),
+        _ => Ok(()),
     }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn check_space(_folder: &Path, _needed: u64) -> Result<()> {
-    Ok(())
 }
 
 #[cfg(all(test, unix))]
