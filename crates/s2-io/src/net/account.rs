@@ -337,8 +337,8 @@ mod tests {
         let both = [("CDSE_USERNAME", "you"), ("CDSE_PASSWORD", "secret")];
         assert_eq!(look(&both, NETRC), Ok(("you".into(), "secret".into())));
         assert_eq!(look(&[], NETRC), Ok(("me@example.org".into(), "p#1".into())));
-        let identity = format!("machine identity.{SITE} login i password j\n{NETRC}");
-        assert_eq!(look(&[], &identity), Ok(("i".into(), "j".into())));
+        let identity = format!("machine identity.{SITE} login i password another-secret\n{NETRC}");
+        assert_eq!(look(&[], &identity), Ok(("i".into(), "another-secret".into())));
     }
 
     #[test]
