@@ -198,7 +198,6 @@ impl Downloader {
         }
         let outcome = self.receive(response, part, total, progress);
         drop(slot);
-        part.file.sync_data().map_err(|source| part.failed(source))?;
         let progress = part.length > part.reached.max(before);
         part.reached = part.reached.max(part.length);
         if let Err(Failure::Again { problem, wait, .. }) = outcome {
@@ -564,22 +563,14 @@ fn wrong_body(url: &str, head: &[u8]) -> Failure {
 
 /// Checks that a disk has room.
 pub(super) fn space(path: &Path, needed: u64) -> Result<()> {
-    #[cfg(unix)]
-    if let Ok(found) = rustix::fs::statvfs(crate::store::folder_of(path)) {
-        let free = found.f_bavail.saturating_mul(found.f_frsize);
-        if free < needed.saturating_add(RESERVE) {
-            let text = format!(
-                "{} MB are needed and {} MB free: make room, or take another folder",
-                needed.div_ceil(1_000_000),
-                free / 1_000_000
-            );
-            let source = io::Error::new(io::ErrorKind::StorageFull, text);
-            return Err(Error::Io { what: "write", path: path.to_owned(), source });
+    let folder = crate::store::folder_of(path);
+    let needed = needed.saturating_add(RESERVE);
+    match crate::stage::free_bytes(folder)? {
+        Some(free) if free < needed => {
+            Err(crate::Error::NoSpace { path: folder.to_owned(), needed, free }.into())
         }
+        _ => Ok(()),
     }
-    #[cfg(not(unix))]
-    let _ = (path, needed, RESERVE);
-    Ok(())
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
