@@ -11,7 +11,8 @@ use geo_types::{Coord, LineString, MultiPolygon, Polygon};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use s2_io::net::{
     Account, Archive, Area, AssetKey, Catalog, Client, Credentials, Downloader, Entry, Error, Item, OData,
-    OrderDriver, OrderState, Progress, Query, Remote, RemoteProduct, RetryPolicy, Stac, WaitOnly, best,
+    OrderDriver, OrderState, ProductOrders, Progress, Query, Remote, RemoteProduct, RetryPolicy, Stac,
+    WaitOnly, best,
 };
 use s2_io::{Band, Grid, Layer, Window};
 use s2_normalize::{Radiometry, upsample_bilinear};
@@ -110,6 +111,8 @@ pub struct Options {
     pub list: bool,
     /// Wait for offline products.
     pub watch: bool,
+    /// Order them, too; else somebody does that by hand.
+    pub order: bool,
     /// Files at once.
     pub connections: usize,
     /// Time for all of it.
@@ -203,16 +206,21 @@ fn search_and_bring(options: &Options, client: &Client) -> Result<()> {
         return Ok(());
     }
     let mut downloader = Downloader::new(client);
+    let mut orders: Box<dyn OrderDriver> = Box::new(WaitOnly::new(&odata));
     if options.source == Source::Cdse {
         let credentials = Credentials::find()?;
-        downloader = downloader.with_account(match &services.identity {
+        let account = match &services.identity {
             Some(identity) => Account::at(credentials, identity, &options.out.join(".account"))?,
             None => Account::new(credentials)?,
-        });
+        };
+        if options.order {
+            orders = Box::new(ProductOrders::new(client, &odata, account.clone()));
+        }
+        downloader = downloader.with_account(account);
     }
     make_folder(&options.out)?;
     match what {
-        What::Products => products(options, &downloader, &odata, &items),
+        What::Products => products(options, &downloader, &odata, &*orders, &items),
         What::Bands => bands(options, &downloader, &items),
         What::Area => areas(options, &downloader, &items),
     }
@@ -314,7 +322,13 @@ impl std::fmt::Display for Chain<'_> {
 }
 
 /// Whole products; those that are offline come on a list, and when they are restored.
-fn products(options: &Options, downloader: &Downloader, catalogue: &OData, items: &[Item]) -> Result<()> {
+fn products(
+    options: &Options,
+    downloader: &Downloader,
+    catalogue: &OData,
+    orders: &dyn OrderDriver,
+    items: &[Item],
+) -> Result<()> {
     let (client, folder) = (downloader.client(), options.out.join(ARCHIVE));
     make_folder(&folder)?;
     let list = Archive::open(folder.join(OFFLINE))?;
@@ -346,7 +360,7 @@ fn products(options: &Options, downloader: &Downloader, catalogue: &OData, items
         );
     }
     if options.watch {
-        failed += watch(options, downloader, catalogue, &list, &job)?;
+        failed += watch(options, downloader, catalogue, orders, &list, &job)?;
     }
     ended(failed)
 }
@@ -356,11 +370,11 @@ fn watch(
     options: &Options,
     downloader: &Downloader,
     catalogue: &OData,
+    orders: &dyn OrderDriver,
     list: &Archive,
     job: &dyn Fn(&str, &Remote) -> Job,
 ) -> Result<usize> {
     let client = downloader.client();
-    let orders: &dyn OrderDriver = &WaitOnly::new(catalogue);
     let wait = Duration::from_secs_f64(options.services.poll_s.unwrap_or(600.0));
     loop {
         let entries = list.poll(client, orders)?;

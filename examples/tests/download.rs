@@ -241,12 +241,28 @@ fn offline_products_are_listed_and_brought_when_they_are_restored() {
     wait_until(|| place.zip(&names[0]).exists());
     assert!(watching.try_wait().unwrap().is_none(), "it waits for the other one");
     end(&mut watching);
+    assert_eq!(place.server.lock().orders.len(), 0, "who waits does not order");
     place.server.lock().products[2].offline_polls = Some(0);
     let output = place.run(&[&arguments[..], &["--watch"]].concat());
     assert!(output.status.success(), "{}", text(&output));
     assert!(names.iter().all(|name| place.zip(name).exists()), "{}", text(&output));
     let list = fs::read_to_string(place.path("out").join("archive").join("offline.json")).unwrap();
     assert_eq!(list.matches("\"downloaded\"").count(), 2, "{list}");
+}
+
+#[test]
+fn offline_products_are_ordered_once_where_the_service_takes_orders() {
+    let place = Place::new();
+    let name = place.add(0, 2000);
+    place.server.lock().products[0].offline_polls = Some(8);
+    let arguments = ["--source", "cdse", "--tile", "29RKH", "--watch", "--order"];
+    let mut killed = place.february(&arguments);
+    let mut killed = killed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until(|| !place.server.lock().orders.is_empty());
+    end(&mut killed);
+    let output = place.run(&arguments);
+    assert!(output.status.success() && place.zip(&name).exists(), "{}", text(&output));
+    assert_eq!(place.server.lock().orders.len(), 1, "one order, though the program was killed");
 }
 
 /// All files below a folder.

@@ -43,7 +43,7 @@ pub use catalog::{Area, AssetKey, Catalog, Item, Query, Remote, area_of_bbox, be
 pub use download::{Downloader, Fetched, Progress};
 pub use error::{Error, Result};
 pub use http::{Client, RetryPolicy};
-pub use objects::eodata;
+pub use objects::{eodata, eodata_at};
 pub use odata::OData;
 pub use orders::{Archive, Entry, HubOrders, OrderDriver, OrderState, ProductOrders, Reply, WaitOnly};
 pub use stac::Stac;

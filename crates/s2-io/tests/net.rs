@@ -381,9 +381,14 @@ fn a_run_is_cancelled_soon_and_goes_on_later() {
         assert_eq!(fetch.join().unwrap(), "interrupted");
     });
     assert!(start.elapsed() < Duration::from_secs(10), "not after the stalled connection timed out");
+    let part = site.target().with_file_name(format!("{NAME}.SAFE.zip.part"));
+    let there = std::fs::metadata(&part).unwrap().len();
+    assert!(there > 90_000, "half of it is there: {there}");
+    // The server counts what it sent once it sees that the connection is closed.
+    std::thread::sleep(Duration::from_millis(500));
     let before = site.server.lock().bytes;
     site.fetch().unwrap();
-    assert!(site.server.lock().bytes - before < 150_000, "half of it was there");
+    assert!(site.server.lock().bytes - before < 150_000, "only the rest came");
     assert_eq!(std::fs::read(site.target()).unwrap(), site.expected());
 }
 
@@ -793,4 +798,32 @@ fn a_product_in_an_object_store_becomes_a_folder() {
     assert!(error.contains("band.bin") && !other.exists(), "{error}");
     let error = downloader.fetch_folder(&store, "nothing", &other, &|_| {}).unwrap_err().to_string();
     assert!(error.contains("there is nothing at nothing"), "{error}");
+}
+
+#[test]
+fn a_product_comes_from_s3_with_keys_of_its_own() {
+    let site = Site::new();
+    site.server.lock().ignores_ranges = false;
+    let packed = site.folder.path().join("packed.SAFE.zip");
+    std::fs::write(&packed, site.expected()).unwrap();
+    let source = s2_io::unpack(&packed, site.folder.path()).unwrap();
+    let root = format!("Sentinel-2/MSI/L2A/2020/02/19/{NAME}.SAFE");
+    for file in ["manifest.safe", "MTD_MSIL2A.xml", "GRANULE/band.bin"] {
+        let bytes = std::fs::read(source.join(file)).unwrap();
+        site.server.lock().files.insert(format!("/eodata/{root}/{file}"), Arc::new(bytes));
+    }
+    // The catalogue names the folder.
+    let item = site.odata().product(NAME).unwrap().unwrap();
+    assert_eq!(item.folder.as_deref(), Some(&*format!("s3://eodata/Sentinel-2/MSI/{NAME}.SAFE")));
+    let store = s2_io::net::eodata_at(&site.server.address, "key", "secret").unwrap();
+    let target = site.folder.path().join("s3").join(format!("{NAME}.SAFE"));
+    std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+    Downloader::new(&site.client).fetch_folder(&store, &root, &target, &|_| {}).unwrap();
+    assert!(s2_io::verify(&target).is_ok() && target.join("HTML").is_dir(), "it is whole");
+    let stranger = s2_io::net::eodata_at(&site.server.address, "stranger", "secret").unwrap();
+    let other = target.with_file_name("other.SAFE");
+    let downloader = Downloader::new(&site.client);
+    let text = downloader.fetch_folder(&stranger, &root, &other, &|_| {}).unwrap_err().to_string();
+    assert!(text.contains("Access Denied") || text.contains("403"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
 }

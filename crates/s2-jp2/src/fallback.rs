@@ -10,6 +10,9 @@ use crate::rect::Rect;
 use crate::tile::{Request, Samples};
 use crate::{Error, Result};
 
+/// Images have colour and transparency at most: more it does not tell apart.
+const MAX_COMPONENTS: usize = 4;
+
 /// Decodes a part of a tile as [`tile::decode`](crate::tile::decode) does, though always the whole tile for it.
 ///
 /// The decoder works in `f32`, which is exact for the reversible transform: a sample of up to 16 bits grows by a few
@@ -18,6 +21,9 @@ pub(crate) fn decode(codestream: &Codestream<'_>, request: &Request) -> Result<V
     let tile = request.tile;
     if codestream.size.components.iter().any(|component| component.signed) {
         return Err(unsupported("signed samples coded in a rare style"));
+    }
+    if codestream.size.components.len() > MAX_COMPONENTS {
+        return Err(unsupported("more than 4 components coded in a rare style"));
     }
     // It counts layers in the bits of a word.
     let coding = codestream.header.iter().filter(|segment| segment.bytes[1] == marker::COD);

@@ -54,6 +54,9 @@ struct Args {
     /// Stay and bring offline products when they are restored.
     #[arg(long)]
     watch: bool,
+    /// Order offline products at the catalogue's order interface (some accounts may), instead of by hand; with --watch.
+    #[arg(long, requires = "watch")]
+    order: bool,
     /// Files at once; an account of CDSE has 4 connections in all.
     #[arg(long, default_value_t = 4)]
     connections: usize,
@@ -70,7 +73,7 @@ struct Args {
 #[derive(clap::Args)]
 #[group(required = true)]
 struct Place {
-    /// `GeoJSON` file with the area, in longitude and latitude.
+    /// A .geojson file with the area, in longitude and latitude.
     #[arg(long, conflicts_with = "bbox")]
     aoi: Option<PathBuf>,
     /// West, south, east, north in degrees.
@@ -117,6 +120,7 @@ fn options(args: &Args) -> Result<Options> {
         out: args.out.clone(),
         list: args.list,
         watch: args.watch,
+        order: args.order,
         connections: args.connections,
         time_limit,
         services: args.services.as_deref().map(Services::load).transpose()?.unwrap_or_default(),

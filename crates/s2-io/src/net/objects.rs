@@ -15,8 +15,8 @@ const EMPTY: [&str; 3] = ["AUX_DATA", "HTML", "rep_info"];
 /// Bytes of an object that are in memory at once.
 const PIECE: u64 = 8 << 20;
 
-/// The Sentinel-2 archive of the Copernicus Data Space, bucket `eodata`. It wants S3 keys of its own
-/// (`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`), not the account's password.
+/// The Sentinel-2 archive of the Copernicus Data Space on S3, bucket `eodata`. It wants S3 keys of its own
+/// (`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` in the environment), not the account's password.
 ///
 /// # Errors
 ///
@@ -29,8 +29,15 @@ pub fn eodata() -> Result<Arc<dyn ObjectStore>> {
              eodata-s3keysmanager.dataspace.copernicus.eu and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ));
     };
-    let endpoint =
-        key("AWS_ENDPOINT_URL").unwrap_or_else(|| "https://eodata.dataspace.copernicus.eu".to_owned());
+    eodata_at("https://eodata.dataspace.copernicus.eu", &id, &secret)
+}
+
+/// The same bucket behind another endpoint: a mirror, or a server of a test. TLS is wanted, but on this machine.
+///
+/// # Errors
+///
+/// When the endpoint is none.
+pub fn eodata_at(endpoint: &str, id: &str, secret: &str) -> Result<Arc<dyn ObjectStore>> {
     let store = AmazonS3Builder::new()
         .with_allow_http(endpoint.starts_with("http://127.0.0.1:"))
         .with_endpoint(endpoint)
@@ -85,6 +92,7 @@ impl Downloader {
         if total == 0 {
             return Err(Error::query(format!("there is nothing at {prefix}")));
         }
+        std::fs::create_dir_all(&part).map_err(|source| failed(&part, source))?;
         super::download::space(&part, total)?;
         let mut received = 0;
         for object in &objects {

@@ -421,6 +421,9 @@ fn answer(state: &mut State, request: &Request, here: &str, active: usize) -> An
         state.leaked += usize::from(request.header("authorization").is_some());
         return Answer::bytes(200, "application/zip", b"PK\x03\x04".to_vec());
     }
+    if let Some(key) = path.strip_prefix("/eodata") {
+        return bucket(state, request, key.trim_start_matches('/'));
+    }
     if path.ends_with("/search") {
         return search(state, request, here);
     }
@@ -668,6 +671,52 @@ fn search(state: &mut State, request: &Request, here: &str) -> Answer {
     }
     let page = json!({ "type": "FeatureCollection", "features": features, "links": links });
     Answer::json(200, &page)
+}
+
+/// A bucket of S3: lists of keys below a prefix, folder by folder, and objects; only for requests that are signed.
+fn bucket(state: &mut State, request: &Request, key: &str) -> Answer {
+    let signed = request.header("authorization").is_some_and(|text| {
+        text.starts_with("AWS4-HMAC-SHA256 Credential=key/") && text.contains("/default/s3/aws4_request")
+    });
+    if !signed {
+        let text = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+        return Answer::bytes(403, "application/xml", text.into());
+    }
+    if !key.is_empty() {
+        let name = format!("/eodata/{key}");
+        return match state.files.get(&name).cloned() {
+            Some(body) => ranged(state, request, body).with("Last-Modified", "Wed, 19 Feb 2020 14:00:00 GMT"),
+            None => Answer::bytes(404, "application/xml", b"<Error><Code>NoSuchKey</Code></Error>".to_vec()),
+        };
+    }
+    let prefix = request.get("prefix").unwrap_or_default();
+    let (mut folders, mut objects) = (std::collections::BTreeSet::new(), String::new());
+    for (name, body) in &state.files {
+        let Some(rest) = name.strip_prefix("/eodata/").and_then(|key| key.strip_prefix(prefix)) else {
+            continue;
+        };
+        match rest.split_once('/') {
+            Some((folder, _)) => drop(folders.insert(format!("{prefix}{folder}/"))),
+            None => {
+                let _ = write!(
+                    objects,
+                    "<Contents><Key>{prefix}{rest}</Key><LastModified>2020-02-19T14:00:00.000Z</LastModified>\
+                     <ETag>&quot;v{}&quot;</ETag><Size>{}</Size></Contents>",
+                    state.version,
+                    body.len()
+                );
+            }
+        }
+    }
+    let folders: String = folders
+        .iter()
+        .map(|folder| format!("<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>"))
+        .collect();
+    let list = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><Name>eodata</Name><Prefix>{prefix}</Prefix>\
+         <IsTruncated>false</IsTruncated>{objects}{folders}</ListBucketResult>"
+    );
+    Answer::bytes(200, "application/xml", list.into_bytes())
 }
 
 /// Orders of the Long Term Archive's interface.
