@@ -2,6 +2,7 @@
 mod boxes;
 mod codestream;
 mod coding;
+mod context;
 mod error;
 #[cfg(feature = "hayro")]
 mod fallback;

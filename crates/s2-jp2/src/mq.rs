@@ -62,23 +62,22 @@ const STATES: [(u16, u8, u8, bool); 47] = [
 /// The state of a context in one word, so that one load brings all of it: `Qe` in the top 16 bits, and the number of the
 /// state with its more probable symbol in the lowest eight.
 #[derive(Clone, Copy)]
-pub(crate) struct Context(u32);
+pub(crate) struct Context(u64);
 
 impl Context {
     pub(crate) const fn new(state: usize) -> Self {
         Self::with_symbol(state, 0)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "46 at most")]
     const fn with_symbol(state: usize, symbol: u32) -> Self {
-        Self((STATES[state].0 as u32) << 16 | (state as u32) << 1 | symbol)
+        Self((STATES[state].0 as u64) << 48 | (state as u64) << 1 | symbol as u64)
     }
 }
 
-/// By state and symbol (padded to 8 bits): the next context after the expected decision, and above it that after the
-/// other. Both come with one load, before it is known which is needed.
-static NEXT: [u64; 256] = {
-    let mut next = [0; 256];
+/// By state and symbol (padded to 8 bits): the next context after the expected decision and that after the other. Both are
+/// loaded before it is known which is needed.
+static NEXT: [[u64; 2]; 256] = {
+    let mut next = [[0; 2]; 256];
     let mut state = 0;
     while state < STATES.len() {
         let (_, more, less, switches) = STATES[state];
@@ -87,7 +86,7 @@ static NEXT: [u64; 256] = {
             let other = if switches { 1 - symbol } else { symbol };
             let expected = Context::with_symbol(more as usize, symbol).0;
             let unexpected = Context::with_symbol(less as usize, other).0;
-            next[2 * state + symbol as usize] = (unexpected as u64) << 32 | expected as u64;
+            next[2 * state + symbol as usize] = [expected, unexpected];
             symbol += 1;
         }
         state += 1;
@@ -117,31 +116,29 @@ impl<'a> Mq<'a> {
     }
 
     /// Decodes a symbol (C.3.2) and adapts its context.
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
     #[inline(always)]
     pub(crate) fn decode(&mut self, context: &mut Context) -> u32 {
         let Context(state) = *context;
-        let qe = u64::from(state >> 16) << 48;
+        let qe = state & 0xffff << 48;
         let next = NEXT[(state & 255) as usize];
         let interval = self.interval.wrapping_sub(qe);
         let (code, lower) = self.code.overflowing_sub(qe);
         // The decision is not the expected one in the lower part, and the other way round when the parts are
         // exchanged because the lower one is the larger (C.3.2, conditional exchange).
         let unexpected = lower ^ (interval < qe);
+        // Contexts adapt only when the interval is renormalised: always after what was not expected.
+        let expected = select_unpredictable(interval.cast_signed() < 0, state, next[0]);
+        *context = Context(select_unpredictable(unexpected, next[1], expected));
         let code = select_unpredictable(lower, self.code, code);
         let interval = select_unpredictable(lower, qe, interval);
-        let next = select_unpredictable(unexpected, (next >> 32) as u32, next as u32);
-        // Contexts adapt only when the interval is renormalised.
-        *context = Context(select_unpredictable(interval.cast_signed() < 0, state, next));
-        // The lowest bit changes nothing, but tells that there is one.
-        let shift = (interval | 1).leading_zeros();
+        let shift = interval.leading_zeros();
         self.interval = interval << shift;
         self.code = code << shift;
         self.ahead -= shift.cast_signed();
         if self.ahead < 0 {
             self.fill();
         }
-        (state & 1) ^ u32::from(unexpected)
+        (state & 1) as u32 ^ u32::from(unexpected)
     }
 
     /// As [`decode`](Self::decode), for a context that nearly always gives what it expects and leaves the interval wide:
@@ -149,12 +146,12 @@ impl<'a> Mq<'a> {
     #[inline(always)]
     pub(crate) fn decode_expected(&mut self, context: &mut Context) -> u32 {
         let Context(state) = *context;
-        let qe = u64::from(state >> 16) << 48;
+        let qe = state & 0xffff << 48;
         let interval = self.interval.wrapping_sub(qe);
         if self.code >= qe && interval.cast_signed() < 0 {
             self.code -= qe;
             self.interval = interval;
-            return state & 1;
+            return (state & 1) as u32;
         }
         self.decode(context)
     }

@@ -248,20 +248,17 @@ impl SubBand {
             let block = &mut self.blocks[number];
             let (col, row) = (nth % precinct.cols, nth / precinct.cols);
             let seen = block.passes > 0;
-            let included =
-                if seen { bits.bit()? == 1 } else { precinct.inclusion.at_most(bits, col, row, layer)? };
+            let included = match seen {
+                true => bits.bit()? == 1,
+                false => precinct.inclusion.at_most(bits, col, row, layer)?.is_some(),
+            };
             if !included {
                 continue;
             }
             if !seen {
-                let mut zero_planes = 0;
-                while !precinct.zero_planes.at_most(bits, col, row, zero_planes)? {
-                    zero_planes += 1;
-                    if zero_planes > self.planes {
-                        return Err(bits.damage("more empty bit-planes than there are"));
-                    }
-                }
-                block.zero_planes = zero_planes;
+                let zero_planes = precinct.zero_planes.at_most(bits, col, row, self.planes)?;
+                block.zero_planes =
+                    zero_planes.ok_or_else(|| bits.damage("more empty bit-planes than there are"))?;
             }
             let passes = bits.passes()?;
             while bits.bit()? == 1 {
@@ -372,8 +369,14 @@ impl TagTree {
         Self { levels, nodes: vec![Node::default(); count] }
     }
 
-    /// Reads on until it is clear whether the number at a place is `limit` or less.
-    fn at_most(&mut self, bits: &mut Bits<'_>, col: usize, row: usize, limit: u32) -> Result<bool, Damage> {
+    /// Reads on until it is clear whether the number at a place is `limit` or less, and which it is then.
+    fn at_most(
+        &mut self,
+        bits: &mut Bits<'_>,
+        col: usize,
+        row: usize,
+        limit: u32,
+    ) -> Result<Option<u32>, Damage> {
         let mut least = 0;
         let mut known = false;
         for (level, &(cols, start)) in self.levels.iter().enumerate().rev() {
@@ -389,6 +392,6 @@ impl TagTree {
             least = node.value;
             known = node.known;
         }
-        Ok(known && least <= limit)
+        Ok((known && least <= limit).then_some(least))
     }
 }

@@ -10,8 +10,8 @@ pub(crate) trait Coefficient: Copy + Default + Send + Sync + 'static {
     /// Lifting steps: samples at even and at odd places in turn, each from its two neighbours. As far as this many
     /// samples away, others have an influence.
     const STEPS: u8;
-    /// A coefficient from twice its quantised value (E.1).
-    fn dequantise(doubled: i32, step: f32) -> Self;
+    /// A coefficient from its sign, in the top bit, and twice its quantised magnitude (E.1).
+    fn dequantise(doubled: u32, step: f32) -> Self;
     /// One lifting step: `x` between its neighbours `a` and `b`.
     fn lift(step: u8, x: &mut [Self], a: &[Self], b: &[Self]);
     /// What comes before the first step.
@@ -23,8 +23,10 @@ pub(crate) trait Coefficient: Copy + Default + Send + Sync + 'static {
 impl Coefficient for i32 {
     const STEPS: u8 = 2;
 
-    fn dequantise(doubled: i32, _: f32) -> Self {
-        doubled / 2
+    #[inline]
+    fn dequantise(doubled: u32, _: f32) -> Self {
+        let negative = doubled.cast_signed() >> 31;
+        ((doubled << 1 >> 2).cast_signed() ^ negative) - negative
     }
 
     // F.3.8.2.1. Wrapping, as only damaged data overflow.
@@ -49,8 +51,10 @@ impl Coefficient for f32 {
     const STEPS: u8 = 4;
 
     #[expect(clippy::cast_precision_loss, reason = "beyond 24 bits the last ones do not matter")]
-    fn dequantise(doubled: i32, step: f32) -> Self {
-        doubled as Self * (0.5 * step)
+    #[inline]
+    fn dequantise(doubled: u32, step: f32) -> Self {
+        let magnitude = (doubled & 0x7fff_ffff) as Self * (0.5 * step);
+        magnitude.copysign(if doubled >> 31 == 0 { 1.0 } else { -1.0 })
     }
 
     #[inline]

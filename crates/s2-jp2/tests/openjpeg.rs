@@ -1,6 +1,7 @@
 //! Files that `OpenJPEG` writes over a grid of parameters, decoded by both. Needs `opj_compress` and `opj_decompress`
 //! (Debian: libopenjp2-tools), and says so where they are missing.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,7 +14,7 @@ fn is_installed() -> bool {
         .into_iter()
         .all(|tool| Command::new(tool).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok());
     if !found {
-        eprintln!("SKIPPED: opj_compress and opj_decompress are not installed");
+        let _ = writeln!(std::io::stderr(), "skipped: opj_compress and opj_decompress are not installed");
     }
     found
 }
