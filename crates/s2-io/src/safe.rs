@@ -1,7 +1,9 @@
 //! SAFE products, L1C and L2A, in a folder or a zip archive: metadata, bands, scene classification.
 
 mod archive;
+mod layout;
 mod manifest;
+mod metadata;
 mod source;
 pub(crate) mod stack;
 mod unpack;
@@ -13,12 +15,14 @@ use std::path::{Path, PathBuf};
 
 use s2_jp2::{Image, Window};
 
+pub(crate) use self::layout::product_level;
+use self::layout::{ImageFile, granule, images, stem_parts};
+use self::metadata::Metadata;
 use self::source::Source;
 pub(crate) use self::source::is_inside;
 pub use self::unpack::{UnpackLimits, unpack, unpack_with_limits, unpacked_bytes};
 pub use self::verify::{Verified, verify};
 use crate::product::tile_id;
-use crate::xml::Element;
 use crate::{Band, Baseline, Error, Grid, Level, ProductName, Raster, Result, jp2};
 
 /// DN 0 means nodata in every image of a product.
@@ -73,13 +77,6 @@ impl fmt::Display for Layer {
             Self::Scl => f.pad("SCL"),
         }
     }
-}
-
-#[derive(Debug)]
-struct ImageFile {
-    /// Path in the product, from its metadata or, where these name none that exists, found by its name.
-    file: String,
-    exists: bool,
 }
 
 impl Product {
@@ -308,295 +305,5 @@ impl Product {
             }
         }
         read(&path, &image, &grid)
-    }
-}
-
-/// An XML file of a product.
-struct Metadata {
-    path: PathBuf,
-    root: Element,
-}
-
-impl Metadata {
-    fn read(source: &Source, file: &str) -> Result<Self> {
-        let path = source.path_of(file);
-        let root = Element::parse(&path, &source.read(file)?)?;
-        Ok(Self { path, root })
-    }
-
-    fn wrong(&self, element: &str, value: &str) -> Error {
-        Error::Metadata {
-            path: self.path.clone(),
-            element: element.to_owned(),
-            value: Some(value.to_owned()),
-        }
-    }
-
-    /// The text of the first element that has one of these names.
-    fn text(&self, names: &[&str]) -> Result<&str> {
-        text(&self.path, &self.root, names)
-    }
-
-    fn number(&self, element: &Element, names: &[&str]) -> Result<f64> {
-        let text = text(&self.path, element, names)?;
-        text.parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| self.wrong(names[0], text))
-    }
-
-    /// A number without decimals, however it is written (`10000`, `1000.0`).
-    fn integer<T: TryFrom<i64>>(&self, element: &Element, names: &[&str]) -> Result<T> {
-        let number = self.number(element, names)?;
-        #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
-        let whole = (number.fract() == 0.0 && number.abs() < 1e9).then_some(number as i64);
-        whole
-            .and_then(|whole| T::try_from(whole).ok())
-            .ok_or_else(|| self.wrong(names[0], &number.to_string()))
-    }
-
-    fn baseline(&self, names: [&Option<String>; 2]) -> Result<Baseline> {
-        let metadata = match self.text(&["PROCESSING_BASELINE"]) {
-            Ok(text) => Some(text.parse().map_err(|_| self.wrong("PROCESSING_BASELINE", text))?),
-            Err(_) => None,
-        };
-        let mut baseline = metadata;
-        for name in names.into_iter().flatten() {
-            let Some(named) = name.parse::<ProductName>().ok().and_then(|name| name.baseline) else {
-                continue;
-            };
-            match baseline {
-                Some(metadata) if metadata != named => {
-                    let (path, name) = (self.path.clone(), name.clone());
-                    return Err(Error::BaselineMismatch { path, metadata, name, named });
-                }
-                _ => baseline = Some(named),
-            }
-        }
-        let (path, element) = (self.path.clone(), "PROCESSING_BASELINE".to_owned());
-        baseline.ok_or(Error::Metadata { path, element, value: None })
-    }
-
-    fn quantification(&self, level: Level) -> Result<u32> {
-        let names: &[_] = match level {
-            Level::L1C => &["QUANTIFICATION_VALUE"],
-            Level::L2A => &["BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE"],
-        };
-        match self.integer(&self.root, names)? {
-            0 => Err(self.wrong(names[0], "0")),
-            value => Ok(value),
-        }
-    }
-
-    fn offsets(&self, level: Level, baseline: Baseline) -> Result<[i32; 13]> {
-        let name = match level {
-            Level::L1C => "RADIO_ADD_OFFSET",
-            Level::L2A => "BOA_ADD_OFFSET",
-        };
-        let mut offsets = [None; 13];
-        for element in self.root.find_all(name) {
-            // Everywhere else in the metadata the attribute is called `bandId`.
-            let id = element.attribute("band_id").or(element.attribute("bandId")).unwrap_or_default();
-            let slot = id.parse::<usize>().ok().and_then(|id| offsets.get_mut(id));
-            let value = element.text.trim();
-            let slot = slot.ok_or_else(|| self.wrong(&format!("band_id of {name}"), id))?;
-            *slot = Some(value.parse::<i32>().map_err(|_| self.wrong(name, value))?);
-        }
-        for band in Band::ALL {
-            let required = baseline >= Baseline::WITH_OFFSET && (level, band) != (Level::L2A, Band::B10);
-            if required && offsets[usize::from(band.band_id())].is_none() {
-                return Err(Error::MissingOffset { path: self.path.clone(), band, baseline });
-            }
-        }
-        Ok(offsets.map(Option::unwrap_or_default))
-    }
-
-    /// The grids of a tile, by resolution. `ULX` and `ULY` are the outer corner of the first pixel.
-    fn grids(&self) -> Result<BTreeMap<u32, Grid>> {
-        let code = self.text(&["HORIZONTAL_CS_CODE"])?;
-        let epsg = code.strip_prefix("EPSG:").and_then(|code| code.parse().ok());
-        let epsg = Some(epsg.ok_or_else(|| self.wrong("HORIZONTAL_CS_CODE", code))?);
-        let resolution = |element: &Element| {
-            let text = element.attribute("resolution").unwrap_or_default();
-            text.parse::<u32>().map_err(|_| self.wrong("resolution", text))
-        };
-        let mut grids = BTreeMap::new();
-        for place in self.root.find_all("Geoposition") {
-            let resolution_m = resolution(place)?;
-            for size in self.root.find_all("Size") {
-                if resolution(size)? != resolution_m {
-                    continue;
-                }
-                let [x0, y0] = [self.number(place, &["ULX"])?, self.number(place, &["ULY"])?];
-                let [dx, dy] = [self.number(place, &["XDIM"])?, self.number(place, &["YDIM"])?];
-                grids.insert(
-                    resolution_m,
-                    Grid {
-                        height: self.integer(size, &["NROWS"])?,
-                        width: self.integer(size, &["NCOLS"])?,
-                        transform: [x0, dx, 0.0, y0, 0.0, dy],
-                        epsg,
-                    },
-                );
-            }
-        }
-        Ok(grids)
-    }
-}
-
-fn text<'a>(path: &Path, element: &'a Element, names: &[&str]) -> Result<&'a str> {
-    let found = names.iter().find_map(|name| element.find(name));
-    found.map(|element| element.text.trim()).ok_or_else(|| Error::Metadata {
-        path: path.to_owned(),
-        element: names[0].to_owned(),
-        value: None,
-    })
-}
-
-/// The level that the name of a product's metadata file tells; `None` for other files.
-pub(crate) fn product_level(file: &str) -> Option<Level> {
-    let name = file.to_ascii_lowercase();
-    let old = |level: &str| name.contains(&format!("_mtd_saf{level}_")) && name.ends_with(".xml");
-    match &*name {
-        _ if name.contains('/') => None,
-        "mtd_msil1c.xml" => Some(Level::L1C),
-        "mtd_msil2a.xml" | "mtd_msil2ap.xml" => Some(Level::L2A),
-        _ if old("l1c") => Some(Level::L1C),
-        _ if old("l2a") => Some(Level::L2A),
-        _ => None,
-    }
-}
-
-/// The folder of the product's one granule and its metadata file. Where there is no `GRANULE` folder, as in some
-/// copies, the tile metadata may lie beside those of the product.
-fn granule(source: &Source) -> Result<(String, String)> {
-    let mut granules: Vec<_> = source
-        .files()
-        .iter()
-        .filter_map(|file| Some(file.strip_prefix("GRANULE/")?.split_once('/')?.0.to_owned()))
-        .collect();
-    granules.dedup();
-    let is_metadata = |file: &str| {
-        let name = file.to_ascii_lowercase();
-        let old = (name.contains("_mtd_l1c_tl_") || name.contains("_mtd_l2a_tl_")) && name.ends_with(".xml");
-        name == "mtd_tl.xml" || (old && !name.contains('/'))
-    };
-    let folder = match &granules[..] {
-        [] => String::new(),
-        [granule] => format!("GRANULE/{granule}/"),
-        _ => return Err(Error::Granules { path: source.path().to_owned(), granules }),
-    };
-    let file = source.files().iter().find(|file| file.strip_prefix(&folder).is_some_and(is_metadata));
-    match file {
-        Some(file) => Ok((folder, file.clone())),
-        None if granules.is_empty() => Err(Error::Granules { path: source.path().to_owned(), granules }),
-        None => {
-            let reason = format!("no {folder}MTD_TL.xml in it");
-            Err(Error::NotAProduct { path: source.path().to_owned(), reason })
-        }
-    }
-}
-
-/// The images of the granule: those that the metadata name, then those found by name.
-fn images(
-    source: &Source,
-    product: &Metadata,
-    granule: &str,
-    tile: &str,
-) -> Result<BTreeMap<(Layer, u32), ImageFile>> {
-    let mut images = BTreeMap::new();
-    for name in ["IMAGE_FILE", "IMAGE_FILE_2A", "IMAGE_ID", "IMAGE_ID_2A"] {
-        for element in product.root.find_all(name) {
-            let text = element.text.trim();
-            let text = text.strip_prefix("./").unwrap_or(text);
-            if !is_inside(text) {
-                return Err(Error::UnsafePath { path: product.path.clone(), member: text.to_owned() });
-            }
-            let stem = text.strip_suffix(".jp2").unwrap_or(text);
-            let Some(key) = layer(stem) else { continue };
-            let file = if stem.contains('/') {
-                format!("{stem}.jp2")
-            } else if stem_parts(stem).find_map(tile_id).is_none_or(|found| found == tile) {
-                // Old metadata name files without their folders.
-                let same =
-                    |file: &&String| file.starts_with(granule) && file.ends_with(&format!("/{stem}.jp2"));
-                source
-                    .files()
-                    .iter()
-                    .find(same)
-                    .map_or(format!("{granule}IMG_DATA/{stem}.jp2"), String::clone)
-            } else {
-                continue;
-            };
-            // Metadata of old products name the images of all granules.
-            if file.starts_with(granule) {
-                let exists = source.files().binary_search(&file).is_ok();
-                images.insert(key, ImageFile { file, exists });
-            }
-        }
-    }
-    for file in source.files() {
-        let in_images = file.strip_prefix(granule).is_some_and(|rest| rest.starts_with("IMG_DATA/"));
-        let Some(key) = file.strip_suffix(".jp2").filter(|_| in_images).and_then(layer) else { continue };
-        let known = images.get(&key).is_some_and(|image| image.exists);
-        if !known {
-            images.insert(key, ImageFile { file: file.clone(), exists: true });
-        }
-    }
-    Ok(images)
-}
-
-/// What the name of an image file says: band or scene classification, and resolution in metres.
-fn layer(stem: &str) -> Option<(Layer, u32)> {
-    let layer = stem_parts(stem).find_map(|part| match part {
-        "SCL" => Some(Layer::Scl),
-        // In file names bands have two digits: "B02", "B8A".
-        _ if part.len() == 3 => part.parse().ok().map(Layer::Band),
-        _ => None,
-    })?;
-    let named = stem_parts(stem).last()?.strip_suffix('m').and_then(|digits| digits.parse().ok());
-    match (layer, named) {
-        (_, Some(resolution_m)) => Some((layer, resolution_m)),
-        (Layer::Band(band), None) => Some((layer, band.resolution_m())),
-        (Layer::Scl, None) => None,
-    }
-}
-
-/// The parts of a file's name without its folder and ending: `T29RKH`, `20200219T112111`, `B02`, `10m`.
-fn stem_parts(file: &str) -> impl Iterator<Item = &str> {
-    let name = file.rsplit('/').next().unwrap_or(file);
-    name.strip_suffix(".jp2").unwrap_or(name).split('_')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn image_names_of_all_formats_are_understood() {
-        let b02 = Layer::Band(Band::B02);
-        for (stem, expected) in [
-            ("GRANULE/g/IMG_DATA/T31TDH_20180101T105441_B02", Some((b02, 10))),
-            ("GRANULE/g/IMG_DATA/R60m/T29RKH_20200219T112111_B02_60m", Some((b02, 60))),
-            ("L2A_T34VFJ_20180818T094031_B8A_20m", Some((Layer::Band(Band::B8A), 20))),
-            (
-                "S2A_OPER_MSI_L1C_TL_EPA__20160910T134133_A005359_T04MGV_B09",
-                Some((Layer::Band(Band::B09), 60)),
-            ),
-            ("S2A_USER_SCL_L2A_TL_EPA__20160910T134133_A005359_T04MGV_20m", Some((Layer::Scl, 20))),
-            ("T29RKH_20200219T112111_SCL_20m", Some((Layer::Scl, 20))),
-            ("T29RKH_20200219T112111_TCI_10m", None),
-            ("T29RKH_20200219T112111_AOT_20m", None),
-            ("", None),
-        ] {
-            assert_eq!(layer(stem), expected, "{stem}");
-        }
-    }
-
-    #[test]
-    fn paths_that_lead_out_are_recognised() {
-        for path in ["../a", "a/../../b", "/a", "\\a", "a\\..\\b", "C:/a", "a/.."] {
-            assert!(!is_inside(path), "{path}");
-        }
-        for path in ["a", "a/b.c", "a..b/c", "GRANULE/x/"] {
-            assert!(is_inside(path), "{path}");
-        }
     }
 }

@@ -9,40 +9,25 @@
 //! about others; where versions after 2.8 differ is not known, so nothing that may work is refused.
 
 mod error;
+mod installation;
+mod output;
 mod process;
+mod product;
 mod tree;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::env;
-use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use self::process::End;
-use crate::xml::Element;
+use self::output::Output;
+use self::product::{IMAGES, find_output};
 use crate::{Baseline, Level, Product, ProductName};
 
 pub use self::error::{Error, Failure, Result};
-
-const PROGRAM: &str = "L2A_Process";
-/// Python and its libraries may come from a slow network file system.
-const PROBE_LIMIT: Duration = Duration::from_secs(120);
-/// The longest part of a line that is looked at. Lines of Sen2Cor have some 100 bytes.
-const MAX_LINE: usize = 4096;
-/// Lines of the log that errors repeat, and the characters of each.
-const LAST_LINES: usize = 5;
-const LAST_LINE_CHARS: usize = 200;
-/// What a log may have, bytes; the rest is left out.
-const MAX_LOG: usize = 64 << 20;
-/// How often the caller hears of a run that says nothing.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// The first version that knows the format of a baseline and later.
 ///
@@ -56,14 +41,6 @@ const KNOWN_SINCE: [(Baseline, Version); 1] = [(Baseline::WITH_OFFSET, WITH_OFFS
 const WITH_OFFSET: Version = Version { major: 2, minor: 10, patch: 0 };
 /// Earlier versions have no `--output_dir` and write beside their input, under its name with another level.
 const WITH_OUTPUT_DIR: Version = Version { major: 2, minor: 8, patch: 0 };
-
-/// The images that a product of a resolution must have, whatever the settings (Products Specification Document, L2A
-/// image data; the same for all baselines since 02.05).
-const IMAGES: [(u32, &[&str]); 3] = [
-    (10, &["B02", "B03", "B04", "B08"]),
-    (20, &["B02", "B03", "B04", "B05", "B06", "B07", "B8A", "B11", "B12", "SCL"]),
-    (60, &["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B8A", "B09", "B11", "B12", "SCL"]),
-];
 
 /// Version of Sen2Cor. Installers write `02.10.01`, older programs `2.8.0`; this writes `2.10.1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -186,24 +163,6 @@ pub struct Sen2Cor {
 }
 
 impl Sen2Cor {
-    /// Finds Sen2Cor and asks it for its version.
-    ///
-    /// `given` is `L2A_Process` or the folder that Sen2Cor is installed in. Without it the environment variable
-    /// `S2_SEN2COR` says the same. Without both these are searched, in this order: the folders that `SEN2COR_HOME` and
-    /// `SEN2COR_BIN` name and those above them (Sen2Cor's own `L2A_Bashrc` sets them to folders of settings and of
-    /// Python files); `PATH`; `Sen2Cor-*` in the home folder and in `/opt`, the newest version first.
-    ///
-    /// # Errors
-    ///
-    /// There is no `L2A_Process`, or it does not run or tells no version within two minutes.
-    pub fn find(given: Option<&Path>) -> Result<Self> {
-        Self::probe(locate(
-            given,
-            &|name| env::var_os(name).filter(|value| !value.is_empty()),
-            Path::new("/opt"),
-        )?)
-    }
-
     /// Its version.
     #[must_use]
     pub fn version(&self) -> Version {
@@ -221,35 +180,6 @@ impl Sen2Cor {
     #[must_use]
     pub fn product_versions(&self) -> Option<&str> {
         self.product_versions.as_deref()
-    }
-
-    fn probe(executable: PathBuf) -> Result<Self> {
-        let mut command = Command::new(&executable);
-        command.arg("--help");
-        let mut help = Vec::new();
-        let end = process::watch(command, PROBE_LIMIT, &mut |chunk| {
-            help.extend_from_slice(&chunk[..chunk.len().min((1 << 20) - help.len())]);
-            ControlFlow::Continue(())
-        })
-        .map_err(|source| Error::Run { path: executable.clone(), source })?;
-        // The description is broken into lines where it happens to be long.
-        let help = printable(&help);
-        let problem = match end {
-            End::Exited(status) if status.success() => {
-                let version =
-                    help.split("Version:").nth(1).and_then(|rest| Version::at_start(rest.trim_start()));
-                match version {
-                    Some(version) => {
-                        let product_versions = product_versions(&help);
-                        return Ok(Self { executable, version, product_versions });
-                    }
-                    None => format!("tells no version, but {:?}", shortened(&help)),
-                }
-            }
-            End::Exited(status) => format!("ends with {status}: {:?}", shortened(&help)),
-            End::TimeLimit | End::Interrupted => format!("does not end within {} s", PROBE_LIMIT.as_secs()),
-        };
-        Err(Error::Probe { path: executable, problem })
     }
 
     /// Makes the L2A product of an L1C product in the folder `out` and returns its path.
@@ -450,231 +380,6 @@ impl Input {
     }
 }
 
-/// What Sen2Cor writes: kept in the log, passed on line by line, and judged at the end.
-struct Output<'a> {
-    log: File,
-    log_left: usize,
-    progress: &'a mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
-    stopped: bool,
-    started: Instant,
-    reported: Instant,
-    percent: f64,
-    /// The line that has not ended yet, up to [`MAX_LINE`].
-    unfinished: Vec<u8>,
-    line: String,
-    last: VecDeque<String>,
-    /// The text of the last message on progress.
-    message: String,
-    out_of_memory: bool,
-}
-
-impl<'a> Output<'a> {
-    fn new(log: File, progress: &'a mut dyn FnMut(Progress<'_>) -> ControlFlow<()>) -> Self {
-        let now = Instant::now();
-        Self {
-            log,
-            log_left: MAX_LOG,
-            progress,
-            stopped: false,
-            started: now,
-            reported: now,
-            percent: 0.0,
-            unfinished: Vec::new(),
-            line: String::new(),
-            last: VecDeque::new(),
-            message: String::new(),
-            out_of_memory: false,
-        }
-    }
-
-    fn take(&mut self, chunk: &[u8]) -> ControlFlow<()> {
-        let kept = self.log_left.min(chunk.len());
-        self.log_left -= kept;
-        if self.log.write_all(&chunk[..kept]).is_err() {
-            // Most likely the disk is full. Sen2Cor will complain as well, and its last lines are more useful.
-            self.log_left = 0;
-        }
-        for part in chunk.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
-            let room = MAX_LINE - self.unfinished.len();
-            self.unfinished.extend_from_slice(&part[..part.len().min(room)]);
-            if part.ends_with(b"\n") || part.ends_with(b"\r") {
-                self.end_line();
-            }
-        }
-        if self.reported.elapsed() >= SILENCE {
-            self.report();
-        }
-        if self.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
-    fn end_line(&mut self) {
-        let line = printable(&self.unfinished);
-        self.unfinished.clear();
-        if line.is_empty() {
-            return;
-        }
-        if let Some((percent, message)) = progress_of(&line) {
-            self.percent = percent;
-            message.clone_into(&mut self.message);
-        }
-        // What Python, C++ and the C library say.
-        self.out_of_memory |= ["MemoryError", "std::bad_alloc", "Cannot allocate memory"]
-            .iter()
-            .any(|complaint| line.contains(complaint));
-        if self.last.len() == LAST_LINES {
-            self.last.pop_front();
-        }
-        self.last.push_back(shortened(&line).to_owned());
-        self.line = line;
-        self.report();
-    }
-
-    fn report(&mut self) {
-        // Who has stopped hears nothing any more.
-        if !self.stopped {
-            self.reported = Instant::now();
-            let elapsed = self.started.elapsed();
-            let progress = Progress { percent: self.percent, elapsed, line: &self.line };
-            self.stopped = (self.progress)(progress).is_break();
-        }
-    }
-
-    fn last_lines(&self) -> String {
-        self.last.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
-    }
-
-    /// Whether exit code and last message say that all went well.
-    fn judge(&self, end: &End, options: &Options) -> Result<(), Failure> {
-        let status = match end {
-            End::Interrupted => return Err(Failure::Interrupted),
-            End::TimeLimit => return Err(Failure::TimeLimit { limit: options.time_limit }),
-            End::Exited(status) => *status,
-        };
-        let failure = match (status.code(), status.signal()) {
-            (Some(0), _) if self.message == "Application terminated successfully." => return Ok(()),
-            (Some(0), _) if self.message == "Product already processed." => Failure::AlreadyProcessed,
-            (Some(0), _) => Failure::NotConfirmed,
-            (Some(code), _) => Failure::ExitCode { code },
-            (None, signal) => Failure::Killed { signal: signal.unwrap_or_default() },
-        };
-        match options.memory_limit {
-            Some(limit) if self.out_of_memory => Err(Failure::MemoryLimit { limit }),
-            _ => Err(failure),
-        }
-    }
-}
-
-/// Finds the one product in the work folder and checks that it is that of the input, and complete. Versions before 2.8
-/// write it beside the input.
-fn find_output(folders: &[PathBuf], input: &Input, resolution_m: Option<u32>) -> Result<PathBuf, Failure> {
-    let mut found = Vec::new();
-    for path in folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
-        let name = path.file_name().to_string_lossy().into_owned();
-        if name.starts_with("S2") && name.contains("_MSIL2A") && name.ends_with(".SAFE") {
-            found.push((name, path.path()));
-        }
-    }
-    found.sort();
-    let (name, path) = match <[_; 1]>::try_from(found) {
-        Ok([one]) => one,
-        Err(none) if none.is_empty() => return Err(Failure::NoOutput),
-        Err(several) => {
-            return Err(Failure::SeveralOutputs {
-                names: several.into_iter().map(|(name, _)| name).collect(),
-            });
-        }
-    };
-    let product = match Product::open(&path) {
-        Ok(product) => product,
-        Err(error) => return Err(Failure::Unreadable { error }),
-    };
-    if product.level() != Level::L2A {
-        let problem = format!("the metadata of an {} product", product.level());
-        return Err(Failure::Incomplete { name, problem });
-    }
-    // For an input with an old name Sen2Cor 2.8 makes a name of no known form; what can be compared then is less.
-    let named = name.parse::<ProductName>().ok().filter(|_| input.name.tile.is_some());
-    let same =
-        |same: fn(&ProductName, &ProductName) -> bool| named.as_ref().is_none_or(|n| same(n, &input.name));
-    let differs = [
-        ("satellite", name.get(..3) == Some(&*input.name.satellite)),
-        ("sensing time", same(|a, b| a.sensing_time == b.sensing_time)),
-        ("orbit", same(|a, b| a.relative_orbit == b.relative_orbit)),
-        ("tile", product.tile() == input.product.tile()),
-    ];
-    if let Some((differs, _)) = differs.into_iter().find(|(_, same)| !same) {
-        return Err(Failure::OtherProduct { name, differs });
-    }
-    match lacking(&path, resolution_m) {
-        Some(problem) => Err(Failure::Incomplete { name, problem }),
-        None => Ok(path),
-    }
-}
-
-/// What a product lacks of the images of a resolution.
-fn lacking(product: &Path, resolution_m: Option<u32>) -> Option<String> {
-    let mut sizes = BTreeMap::new();
-    for granule in fs::read_dir(product.join("GRANULE")).into_iter().flatten().flatten() {
-        images(&granule.path().join("IMG_DATA"), 2, &mut sizes);
-    }
-    if let Some((empty, _)) = sizes.iter().find(|(_, size)| **size == 0) {
-        return Some(format!("an empty image, {empty}.jp2"));
-    }
-    let asked = |resolution| match resolution_m {
-        Some(asked) => asked == resolution,
-        None => resolution < 60,
-    };
-    for (resolution, layers) in IMAGES.into_iter().filter(|(resolution, _)| asked(*resolution)) {
-        let of_resolution = format!("{resolution}m");
-        for layer in layers {
-            let has = |stem: &String| {
-                let mut parts = stem.rsplit('_');
-                parts.next() == Some(&of_resolution) && parts.any(|part| part == *layer)
-            };
-            if !sizes.keys().any(has) {
-                return Some(format!("no {layer} at {resolution} m"));
-            }
-        }
-        for stem in
-            named_images(product).into_iter().filter(|stem| stem.ends_with(&format!("_{of_resolution}")))
-        {
-            if !sizes.contains_key(&stem) {
-                return Some(format!("no {stem}.jp2, which its metadata name"));
-            }
-        }
-    }
-    None
-}
-
-/// The sizes of the images in a folder, by name without ending.
-fn images(folder: &Path, depth: usize, sizes: &mut BTreeMap<String, u64>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        match (fs::metadata(&path), path.extension(), path.file_stem()) {
-            (Ok(metadata), ..) if metadata.is_dir() && depth > 0 => images(&path, depth - 1, sizes),
-            (Ok(metadata), Some(extension), Some(stem)) if extension == "jp2" => {
-                sizes.insert(stem.to_string_lossy().into_owned(), metadata.len());
-            }
-            _ => {}
-        }
-    }
-}
-
-/// The images that the metadata of a product name, without folders and ending. That the metadata can be read was seen
-/// when the product was opened; those of old products have other names and are left out. An elevation model is named
-/// as well, but lies elsewhere.
-fn named_images(product: &Path) -> Vec<String> {
-    let path = product.join("MTD_MSIL2A.xml");
-    let root = fs::read(&path).ok().and_then(|text| Element::parse(&path, &text).ok()).unwrap_or_default();
-    let names =
-        root.find_all("IMAGE_FILE").filter_map(|element| element.text.trim().split_once("/IMG_DATA/"));
-    let stem = |(_, file): (&str, &str)| {
-        let name = file.rsplit('/').next().unwrap_or_default();
-        name.strip_suffix(".jp2").unwrap_or(name).to_owned()
-    };
-    names.map(stem).collect()
-}
-
 /// Brings the log to where it is kept, if that can be done.
 fn keep(log: &Path, kept: &Path) -> Option<PathBuf> {
     // A renamed file takes no space, of which there may be none left.
@@ -696,142 +401,9 @@ fn address_space() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::As).maximum.unwrap_or(u64::MAX)
 }
 
-/// The program that [`Sen2Cor::find`] means. `variable` and `opt` stand for the environment and `/opt`.
-fn locate(given: Option<&Path>, variable: &dyn Fn(&str) -> Option<OsString>, opt: &Path) -> Result<PathBuf> {
-    let chosen = given.map(Path::to_owned).or_else(|| variable("S2_SEN2COR").map(PathBuf::from));
-    if let Some(path) = chosen {
-        let program = if is_program(&path) { Some(path.clone()) } else { program_in(&path) };
-        let program = program.ok_or_else(|| Error::NotSen2Cor { path: path.clone() })?;
-        // Sen2Cor runs in its work folder.
-        return std::path::absolute(program).map_err(tree::read(&path));
-    }
-    for folder in ["SEN2COR_HOME", "SEN2COR_BIN"].iter().filter_map(|name| variable(name)) {
-        if let Some(program) = Path::new(&folder).ancestors().find_map(program_in) {
-            return Ok(program);
-        }
-    }
-    let path = variable("PATH").unwrap_or_default();
-    // An empty entry is the present folder, from which nothing should be run by accident.
-    let mut on_path = env::split_paths(&path).filter(|folder| folder.is_absolute());
-    if let Some(program) =
-        on_path.find_map(|folder| Some(folder.join(PROGRAM)).filter(|path| is_program(path)))
-    {
-        return Ok(program);
-    }
-    let mut installed = Vec::new();
-    for folder in variable("HOME").map(PathBuf::from).into_iter().chain([opt.to_owned()]) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let version = name.strip_prefix("Sen2Cor-").and_then(Version::at_start);
-            if let (Some(version), Some(program)) = (version, program_in(&entry.path())) {
-                installed.push((version, program));
-            }
-        }
-    }
-    installed.into_iter().max().map(|(_, program)| program).ok_or_else(|| Error::NotFound {
-        looked_in: format!("SEN2COR_HOME, SEN2COR_BIN, PATH, ~/Sen2Cor-* and {}/Sen2Cor-*", opt.display()),
-    })
-}
-
-fn program_in(folder: &Path) -> Option<PathBuf> {
-    [folder.join("bin").join(PROGRAM), folder.join(PROGRAM)].into_iter().find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-}
-
-/// The words between "Level-1C product version" and the end of the sentence.
-fn product_versions(help: &str) -> Option<String> {
-    let (_, rest) = help.split_once("Level-1C product version")?;
-    let words: Vec<_> = rest
-        .trim_start_matches(':')
-        .split_whitespace()
-        .map(|word| word.trim_end_matches('.'))
-        .take_while(|word| matches!(*word, "-" | "<=") || word.starts_with(|c: char| c.is_ascii_digit()))
-        .collect();
-    (!words.is_empty()).then(|| words.join(" "))
-}
-
-/// Percent and text of `Progress[%]: 14.20 : PID-…, text`.
-fn progress_of(line: &str) -> Option<(f64, &str)> {
-    let (percent, text) = line.split_once("Progress[%]:")?.1.split_once(" : ")?;
-    let percent: f64 = percent.trim().parse().ok()?;
-    percent.is_finite().then(|| (percent.clamp(0.0, 100.0), text.trim()))
-}
-
-/// Text on one line that a terminal shows as it is.
-fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes).replace(char::is_control, " ");
-    text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
-}
-
-/// The start of a text.
-fn shortened(text: &str) -> &str {
-    let end = text.char_indices().nth(LAST_LINE_CHARS).map_or(text.len(), |(index, _)| index);
-    &text[..end]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn program(folder: &Path) -> PathBuf {
-        fs::create_dir_all(folder.join("bin")).unwrap();
-        let path = folder.join("bin").join(PROGRAM);
-        fs::write(&path, "").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path
-    }
-
-    #[test]
-    fn it_is_looked_for_where_it_is_usually_installed() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
-        let find = |given: Option<&Path>, variables: &[(&str, PathBuf)]| {
-            let variable = |name: &str| {
-                variables
-                    .iter()
-                    .find(|(known, _)| *known == name)
-                    .map(|(_, value)| value.clone().into_os_string())
-            };
-            locate(given, &variable, &root.join("opt"))
-        };
-        let home = ("HOME", root.join("home"));
-        let nothing = find(None, std::slice::from_ref(&home)).unwrap_err().to_string();
-        assert!(
-            nothing.starts_with("no L2A_Process in SEN2COR_HOME, SEN2COR_BIN, PATH, ~/Sen2Cor-* and "),
-            "{nothing}"
-        );
-        assert!(nothing.ends_with("; install Sen2Cor, or name its folder in S2_SEN2COR"), "{nothing}");
-
-        // The first in alphabetical order, and the first folder, are not the newest.
-        program(&root.join("home/Sen2Cor-02.05.05-Linux64"));
-        let newest = program(&root.join("home/Sen2Cor-02.12.03-Linux64"));
-        program(&root.join("opt/Sen2Cor-02.08.00-Linux64"));
-        fs::create_dir_all(root.join("opt/Sen2Cor-03.00.00-without-a-program")).unwrap();
-        assert_eq!(find(None, std::slice::from_ref(&home)).unwrap(), newest);
-
-        let on_path = program(&root.join("path"));
-        let path = ("PATH", PathBuf::from(format!(":/nowhere:{}", root.join("path/bin").display())));
-        assert_eq!(find(None, &[home.clone(), path.clone()]).unwrap(), on_path);
-
-        // As `L2A_Bashrc` sets them: settings of the user, and Python files of the installation.
-        let installed = program(&root.join("installed"));
-        let python = root.join("installed/lib/python2.7/site-packages/sen2cor");
-        let bashrc = [("SEN2COR_HOME", root.join("home/sen2cor/2.11")), ("SEN2COR_BIN", python)];
-        let mut variables = vec![home, path];
-        variables.extend(bashrc);
-        assert_eq!(find(None, &variables).unwrap(), installed);
-
-        let chosen = program(&root.join("chosen"));
-        variables.push(("S2_SEN2COR", root.join("chosen")));
-        assert_eq!(find(None, &variables).unwrap(), chosen);
-        assert_eq!(find(Some(&newest), &variables).unwrap(), newest);
-        // Who chooses gets that or an error, not another version.
-        let error = find(Some(&root.join("gone")), &variables).unwrap_err();
-        assert!(matches!(error, Error::NotSen2Cor { .. }), "{error}");
-    }
 
     #[test]
     fn versions_are_read_and_compared_as_numbers() {
@@ -843,29 +415,5 @@ mod tests {
             assert_eq!(read(text), None, "{text:?}");
         }
         assert!(Version::at_start("2.8.0") < Version::at_start("02.10.00"), "8 is less than 10");
-    }
-
-    #[test]
-    fn announced_product_versions_end_with_the_sentence() {
-        for (help, expected) in [
-            ("supporting Level-1C product version 14.2 - 14.5. positional arguments", Some("14.2 - 14.5")),
-            ("supporting Level-1C product version <= 14.5. positional", Some("<= 14.5")),
-            ("supporting Level-1C product version: 14. positional", Some("14")),
-            ("supporting Level-1C product version 15.0 started", Some("15.0")),
-            ("supporting Level-1C product version", None),
-            ("usage", None),
-        ] {
-            assert_eq!(product_versions(help).as_deref(), expected, "{help}");
-        }
-    }
-
-    #[test]
-    fn progress_is_read_from_its_lines_only() {
-        let line = "Progress[%]: 14.20 : PID-12, L2A_AtmCorr: preparation, elapsed time[s]: 1.2";
-        let text = "PID-12, L2A_AtmCorr: preparation, elapsed time[s]: 1.2";
-        assert_eq!(progress_of(line), Some((14.2, text)));
-        for line in ["", "14.20 : x", "Progress[%]:", "Progress[%]: x : y", "Progress[%]: nan : y"] {
-            assert_eq!(progress_of(line), None, "{line:?}");
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! What the fuzzer found worth keeping (`fuzz/` in the repository) is read again: an answer, whatever it is.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use s2_io::{GeoTiff, SampleType};
@@ -8,7 +9,7 @@ use s2_io::{GeoTiff, SampleType};
 fn every_input_of_the_corpus_has_an_answer() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/tiff");
     let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!("skipped: {} is part of the repository only", folder.display());
+        let _ = writeln!(std::io::stderr(), "skipped: {} is part of the repository only", folder.display());
         return;
     };
     let (mut inputs, mut whole) = (0, 0);

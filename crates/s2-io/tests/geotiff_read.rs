@@ -97,7 +97,7 @@ fn every_fixture_reads_as_gdal_reads_it() {
 fn every_shared_file_reads_as_gdal_reads_it() {
     let shared = shared();
     if !shared.is_dir() {
-        println!("skipped: there is no folder {}", shared.display());
+        let _ = writeln!(std::io::stderr(), "skipped: there is no folder {}", shared.display());
         return;
     }
     let golden = golden("geotiff_shared.json");
@@ -111,7 +111,7 @@ fn every_shared_file_reads_as_gdal_reads_it() {
 fn a_raster_of_another_size_is_no_error_of_the_file() -> TestResult {
     let path = shared().join("tailings_brazil/broken_img_23.tif");
     if !path.is_file() {
-        println!("skipped: there is no file {}", path.display());
+        let _ = writeln!(std::io::stderr(), "skipped: there is no file {}", path.display());
         return Ok(());
     }
     assert_eq!(GeoTiff::open(path)?.read::<f32>()?.data.dim(), (3, 448, 48));

@@ -1,6 +1,7 @@
 //! Writing COGs: what is written is read, by this crate and by GDAL; nothing is left behind on failure.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -236,7 +237,7 @@ fn case<T: Sample>(
 #[expect(clippy::cast_possible_truncation, reason = "the remainder is small")]
 fn gdal_reads_what_was_written_and_calls_it_a_cog() {
     let Some(python) = std::env::var_os("S2_PYTHON") else {
-        println!("skipped: S2_PYTHON names no python with rasterio and rio-cogeo");
+        let _ = writeln!(std::io::stderr(), "skipped: S2_PYTHON names no python with rasterio and rio-cogeo");
         return;
     };
     let folder = tempfile::tempdir().unwrap();

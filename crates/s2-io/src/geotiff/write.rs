@@ -4,132 +4,18 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use libdeflater::CompressionLvl;
 use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
 
 use super::block::{Packing, Predictor};
+use super::directory::{TagValue, push_directory};
 use super::geokeys::GeoTags;
 use super::metadata::Metadata;
+use super::options::{CogOptions, Packer};
 use super::overview::Overviews;
 use super::sample::Sample;
 use crate::store::{folder_of, write_atomic};
 use crate::{Error, Grid, Result};
-
-/// How the tiles of a COG are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CogCompression {
-    /// Deflate, level 1 (fast) to 12 (small): every program reads it. On the noise of satellite bands 1 is even smaller
-    /// than 6; masks, classes and probabilities shrink by a few percent with 6.
-    Deflate(u8),
-    /// Zstandard, level 1 (fast) to 22 (small): several times as fast as deflate, for programs with GDAL 2.3 or later.
-    Zstd(u8),
-}
-
-impl Default for CogCompression {
-    fn default() -> Self {
-        Self::Deflate(1)
-    }
-}
-
-/// What a thread keeps for packing.
-enum Packer {
-    Deflate(libdeflater::Compressor),
-    Zstd(io::Result<zstd::bulk::Compressor<'static>>),
-}
-
-impl CogCompression {
-    fn check(self) -> Result<(), String> {
-        let (name, level, most) = match self {
-            Self::Deflate(level) => ("deflate", level, 12),
-            Self::Zstd(level) => ("zstd", level, 22),
-        };
-        if level == 0 || level > most {
-            return Err(format!("{name} level {level} is not between 1 and {most}"));
-        }
-        Ok(())
-    }
-
-    fn packer(self) -> Packer {
-        match self {
-            Self::Deflate(level) => {
-                let level = CompressionLvl::new(i32::from(level)).unwrap_or_default();
-                Packer::Deflate(libdeflater::Compressor::new(level))
-            }
-            Self::Zstd(level) => Packer::Zstd(zstd::bulk::Compressor::new(i32::from(level))),
-        }
-    }
-
-    /// Its number in tag 259.
-    fn code(self) -> u16 {
-        match self {
-            Self::Deflate(_) => 8,
-            Self::Zstd(_) => 50000,
-        }
-    }
-}
-
-impl Packer {
-    fn pack(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
-        match self {
-            Self::Deflate(deflate) => {
-                let mut packed = vec![0; deflate.zlib_compress_bound(bytes.len())];
-                let length = deflate.zlib_compress(bytes, &mut packed).map_err(io::Error::other)?;
-                packed.truncate(length);
-                Ok(packed)
-            }
-            Self::Zstd(Ok(zstd)) => zstd.compress(bytes),
-            Self::Zstd(Err(error)) => Err(io::Error::other(error.to_string())),
-        }
-    }
-}
-
-/// How to write a cloud optimized GeoTIFF.
-///
-/// # Examples
-///
-/// ```
-/// use s2_io::{CogOptions, Overviews};
-///
-/// let options = CogOptions { overviews: Overviews::Mode, nodata: Some(255.0), ..CogOptions::default() };
-/// assert_eq!(options.block_size, 512);
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct CogOptions {
-    /// Rows and columns of a tile, a multiple of 16. 512 is what GDAL's COG driver takes.
-    pub block_size: usize,
-    /// How overviews are made; they halve the raster until it fits into one tile.
-    pub overviews: Overviews,
-    /// The sample value that means "no data".
-    pub nodata: Option<f64>,
-    /// A name for each band; empty for none at all.
-    pub band_names: Vec<String>,
-    /// Scale and offset of each band (`physical = sample * scale + offset`); empty for none at all.
-    pub scale_offset: Vec<(f64, f64)>,
-    /// Metadata items of the dataset.
-    pub metadata: Vec<(String, String)>,
-    /// Red, green and blue of the samples 0, 1, … of a raster with one `u8` band. Samples beyond the list are
-    /// black; programs show nodata as transparent.
-    pub colors: Option<Vec<[u8; 3]>>,
-    /// Deflate, level 1, if not said otherwise.
-    pub compression: CogCompression,
-}
-
-impl Default for CogOptions {
-    fn default() -> Self {
-        Self {
-            block_size: 512,
-            overviews: Overviews::default(),
-            nodata: None,
-            band_names: Vec::new(),
-            scale_offset: Vec::new(),
-            metadata: Vec::new(),
-            colors: None,
-            compression: CogCompression::default(),
-        }
-    }
-}
 
 /// Writes a raster, `[band, row, column]`, as cloud optimized GeoTIFF. Where the raster is not in memory as a whole,
 /// [`CogWriter`] takes its rows one after the other, and says what the file is like.
@@ -565,85 +451,6 @@ impl<T: Sample> CogWriter<T> {
     }
 }
 
-/// A tag with its values, little-endian.
-struct TagValue {
-    tag: u16,
-    /// TIFF 6.0 §2 "Types": 2 ASCII, 3 SHORT, 4 LONG, 12 DOUBLE, 16 LONG8 (BigTIFF).
-    kind: u16,
-    count: usize,
-    bytes: Vec<u8>,
-}
-
-impl TagValue {
-    fn short(tag: u16, values: &[u16]) -> Self {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { tag, kind: 3, count: values.len(), bytes }
-    }
-
-    fn long(tag: u16, values: &[u32]) -> Self {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { tag, kind: 4, count: values.len(), bytes }
-    }
-
-    fn double(tag: u16, values: &[f64]) -> Self {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { tag, kind: 12, count: values.len(), bytes }
-    }
-
-    /// Positions or lengths in the file: LONG, in a BigTIFF LONG8.
-    fn offset(tag: u16, values: &[u64], is_big: bool) -> io::Result<Self> {
-        if is_big {
-            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            return Ok(Self { tag, kind: 16, count: values.len(), bytes });
-        }
-        let values: std::result::Result<Vec<_>, _> =
-            values.iter().map(|value| u32::try_from(*value)).collect();
-        Ok(Self::long(tag, &values.map_err(|_| io::Error::other("the file grows beyond 4 GiB"))?))
-    }
-
-    fn ascii(tag: u16, text: &str) -> Self {
-        let bytes = [text.as_bytes(), &[0]].concat();
-        Self { tag, kind: 2, count: bytes.len(), bytes }
-    }
-}
-
-/// Appends a directory and, behind it, the values that do not fit into its entries.
-fn push_directory(head: &mut Vec<u8>, tags: &[TagValue], is_last: bool, is_big: bool) -> io::Result<()> {
-    // An offset has four bytes, in a BigTIFF eight; so has the count of an entry.
-    let word = if is_big { 8 } else { 4 };
-    let push_word = |to: &mut Vec<u8>, value: usize| {
-        let bytes = (value as u64).to_le_bytes();
-        to.extend_from_slice(&bytes[..word]);
-        if bytes[word..].iter().any(|byte| *byte != 0) {
-            return Err(io::Error::other("the directories grow beyond 4 GiB"));
-        }
-        Ok(())
-    };
-    let count_bytes = if is_big { 8 } else { 2 };
-    let mut values_at = head.len() + count_bytes + tags.len() * (4 + 2 * word) + word;
-    let mut values = Vec::new();
-    head.extend_from_slice(&(tags.len() as u64).to_le_bytes()[..count_bytes]);
-    for value in tags {
-        head.extend_from_slice(&value.tag.to_le_bytes());
-        head.extend_from_slice(&value.kind.to_le_bytes());
-        push_word(head, value.count)?;
-        if value.bytes.len() <= word {
-            head.extend_from_slice(&value.bytes);
-            head.resize(head.len() + word - value.bytes.len(), 0);
-        } else {
-            push_word(head, values_at)?;
-            values.extend_from_slice(&value.bytes);
-            // TIFF 6.0 §2: values begin on a word boundary.
-            values.resize(values.len().next_multiple_of(8), 0);
-            values_at += value.bytes.len().next_multiple_of(8);
-        }
-    }
-    let next = if is_last { 0 } else { values_at };
-    push_word(head, next)?;
-    head.append(&mut values);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -664,12 +471,5 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap()[..8], *b"II\x2B\0\x08\0\0\0", "header of a BigTIFF");
         let raster = GeoTiff::open(&path).unwrap().read::<f32>().unwrap();
         assert_eq!((raster.data, raster.grid, raster.nodata), (data, grid, Some(0.0)));
-    }
-
-    #[test]
-    fn offsets_beyond_four_gigabytes_need_a_big_tiff() {
-        let offsets = [1 << 32];
-        assert!(TagValue::offset(324, &offsets, false).is_err());
-        assert_eq!(TagValue::offset(324, &offsets, true).unwrap().bytes, [0, 0, 0, 0, 1, 0, 0, 0]);
     }
 }

@@ -223,3 +223,18 @@ fn sorted(mut files: Vec<String>) -> Vec<String> {
     files.sort();
     files
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_lead_out_are_recognised() {
+        for path in ["../a", "a/../../b", "/a", "\\a", "a\\..\\b", "C:/a", "a/.."] {
+            assert!(!is_inside(path), "{path}");
+        }
+        for path in ["a", "a/b.c", "a..b/c", "GRANULE/x/"] {
+            assert!(is_inside(path), "{path}");
+        }
+    }
+}

@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::archive::{Archive, is_portable};
+use super::metadata::text;
 use super::source::is_folder;
-use super::text;
 use super::verify::verify_folder;
 use crate::stage::free_bytes;
 use crate::xml::Element;

@@ -1,6 +1,9 @@
 //! What the tests of JPEG 2000 files and products share.
 #![allow(dead_code, reason = "each of them needs a part of it")]
 
+pub(crate) mod copy;
+
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use s2_io::Window;
@@ -21,7 +24,8 @@ pub(crate) fn shared() -> Option<PathBuf> {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data");
     let folder = std::env::var_os("S2_TEST_DATA").map_or_else(|| PathBuf::from(beside), PathBuf::from);
     if !folder.is_dir() {
-        eprintln!("skipped: no shared test data (set S2_TEST_DATA to their folder)");
+        let _ =
+            writeln!(std::io::stderr(), "skipped: no shared test data (set S2_TEST_DATA to their folder)");
         return None;
     }
     Some(folder)
