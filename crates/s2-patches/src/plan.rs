@@ -13,8 +13,10 @@ pub struct PatchWindow {
     pub input_size: usize,
     /// Rows and columns of the output of the network.
     pub output_size: usize,
-    /// The part of the output to keep, in the scene. Its first pixel is the first pixel of the output; it may
-    /// end before the output does.
+    /// Rows of the output above the part to keep, and columns left of it: 0 but in a plan
+    /// [for all views](WindowPlan::for_all_views).
+    pub skipped: usize,
+    /// The part of the output to keep, in the scene. It may end before the output does.
     pub output: Window,
 }
 
@@ -47,6 +49,8 @@ pub struct WindowPlan {
     margin: usize,
     input_size: usize,
     output_size: usize,
+    /// Rows of an output before those that may be kept.
+    skipped: usize,
     /// Rows of an output that may be kept.
     usable: usize,
     stride: usize,
@@ -60,15 +64,79 @@ impl WindowPlan {
     /// [`Error::InputSize`] when the network does not take that size, [`Error::Step`] when its output is too
     /// small for a whole step.
     pub fn try_new(height: usize, width: usize, geometry: Geometry, input_size: usize) -> Result<Self> {
-        let (step, spoiled) = (geometry.step(), geometry.spoiled());
+        Self::seamless(height, width, geometry, input_size, 0)
+    }
+
+    /// A plan for a network that sees each window in all eight [`Dihedral`](crate::Dihedral) views.
+    ///
+    /// The [spoiled](Geometry::spoiled) rows at the bottom of an output lie at its top or at a side once the view is
+    /// turned back, so each window leaves them out on all four sides; at the top and on the left a whole step, so that
+    /// the view that is not turned pools the same pixels as in [`Self::try_new`]. The turned views pool the same pixels
+    /// in every window, too, because valid input sizes lie a multiple of the step apart. So the map has no seams in any
+    /// view, whatever the window size.
+    ///
+    /// ```
+    /// use s2_patches::{Geometry, WindowPlan};
+    ///
+    /// let unet = Geometry::try_new(4, 3)?.with_padded_up_convolution();
+    /// let plan = WindowPlan::for_all_views(10_980, 10_980, unet, 572)?;
+    /// assert_eq!(plan.stride(), 352); // 388 − 16 − 15 = 357 rows may be kept
+    ///
+    /// let first = plan.iter().next().unwrap();
+    /// assert_eq!((first.input_row, first.skipped, first.output.row), (-108, 16, 0));
+    /// # Ok::<(), s2_patches::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::try_new`].
+    pub fn for_all_views(height: usize, width: usize, geometry: Geometry, input_size: usize) -> Result<Self> {
+        let skipped = geometry.spoiled().next_multiple_of(geometry.step());
+        Self::seamless(height, width, geometry, input_size, skipped)
+    }
+
+    fn seamless(
+        height: usize,
+        width: usize,
+        geometry: Geometry,
+        input_size: usize,
+        skipped: usize,
+    ) -> Result<Self> {
+        let step = geometry.step();
+        let lost = skipped + geometry.spoiled();
         let contiguous = Self::contiguous(height, width, geometry, input_size)?;
-        let usable = contiguous.output_size.saturating_sub(spoiled);
+        let usable = contiguous.output_size.saturating_sub(lost);
         let stride = usable - usable % step;
         if stride == 0 {
-            let smallest = geometry.valid_input_at_least(2 * geometry.margin() + spoiled + step);
+            let smallest = geometry.valid_input_at_least(2 * geometry.margin() + lost + step);
             return Err(Error::Step { input: input_size, usable, step, smallest });
         }
-        Ok(Self { usable, stride, ..contiguous })
+        Ok(Self { skipped, usable, stride, ..contiguous })
+    }
+
+    /// Of the plans that `plan` ([`Self::try_new`] or [`Self::for_all_views`]) makes with windows of up to `largest`
+    /// rows and columns, the one that gives the network the fewest pixels; of equals the one with the smallest windows.
+    ///
+    /// Large windows spend less on margins, but where they reach far beyond the scene smaller ones cost less. `None`
+    /// when no size up to `largest` makes a plan.
+    ///
+    /// ```
+    /// use s2_patches::{Geometry, WindowPlan};
+    ///
+    /// let unet = Geometry::try_new(4, 3)?;
+    /// let plan = |size| WindowPlan::try_new(5490, 5490, unet, size);
+    /// let best = WindowPlan::cheapest(plan, unet, 1100).unwrap();
+    /// assert_eq!((best.input_size(), best.len()), (972, 49));
+    /// assert!(best.input_pixels() < plan(1100)?.input_pixels());
+    /// # Ok::<(), s2_patches::Error>(())
+    /// ```
+    pub fn cheapest(
+        plan: impl Fn(usize) -> Result<Self>,
+        geometry: Geometry,
+        largest: usize,
+    ) -> Option<Self> {
+        let sizes = (geometry.smallest_input()..=largest).step_by(geometry.step());
+        sizes.filter_map(|size| plan(size).ok()).min_by_key(Self::input_pixels)
     }
 
     /// A plan whose stride is the whole output (388), as the program released with Couttenier et al. 2022 has it.
@@ -87,6 +155,7 @@ impl WindowPlan {
             margin: geometry.margin(),
             input_size,
             output_size,
+            skipped: 0,
             usable: output_size,
             stride: output_size,
         })
@@ -95,6 +164,21 @@ impl WindowPlan {
     /// Rows and columns from one window to the next.
     pub const fn stride(&self) -> usize {
         self.stride
+    }
+
+    /// Rows and columns of each input.
+    pub const fn input_size(&self) -> usize {
+        self.input_size
+    }
+
+    /// Pixels of all inputs together: what the network computes on.
+    pub const fn input_pixels(&self) -> u64 {
+        self.len() as u64 * (self.input_size as u64).pow(2)
+    }
+
+    /// How many windows lie side by side.
+    pub const fn per_row(&self) -> usize {
+        self.count(self.width)
     }
 
     /// How many windows there are.
@@ -120,14 +204,15 @@ impl WindowPlan {
 
     /// The window of an index below the length.
     const fn window(&self, index: usize) -> PatchWindow {
-        let per_row = self.count(self.width);
+        let per_row = self.per_row();
         let (row, height) = self.kept(index / per_row, self.height);
         let (col, width) = self.kept(index % per_row, self.width);
         PatchWindow {
-            input_row: row as isize - self.margin as isize,
-            input_col: col as isize - self.margin as isize,
+            input_row: row as isize - (self.margin + self.skipped) as isize,
+            input_col: col as isize - (self.margin + self.skipped) as isize,
             input_size: self.input_size,
             output_size: self.output_size,
+            skipped: self.skipped,
             output: Window { row, col, height, width },
         }
     }

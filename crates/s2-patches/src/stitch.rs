@@ -31,8 +31,9 @@ pub fn stitch<T: Clone>(
         return Err(Error::OutsideScene { window: output, height, width });
     }
     let mut kept = patch;
-    kept.slice_axis_inplace(Axis(1), Slice::from(..output.height));
-    kept.slice_axis_inplace(Axis(2), Slice::from(..output.width));
+    let first = window.skipped;
+    kept.slice_axis_inplace(Axis(1), Slice::from(first..first + output.height));
+    kept.slice_axis_inplace(Axis(2), Slice::from(first..first + output.width));
     scene.slice_axis_inplace(Axis(1), Slice::from(output.rows()));
     scene.slice_axis_inplace(Axis(2), Slice::from(output.cols()));
     scene.assign(&kept);

@@ -5,7 +5,7 @@
 
 use proptest::prelude::*;
 use s2_patches::ndarray::{Array2, Array3, Axis};
-use s2_patches::{Geometry, WindowPlan, extract, stitch};
+use s2_patches::{Dihedral, Geometry, WindowPlan, extract, stitch};
 
 const PRIME: i64 = 1009;
 
@@ -61,8 +61,15 @@ impl Net {
     }
 
     fn patch(&self, scene: &Array3<i64>, row: isize, col: isize, size: usize) -> Array3<i64> {
-        let input = extract(scene.view(), row, col, size, size).index_axis_move(Axis(0), 0);
-        self.forward(&input, 0).insert_axis(Axis(0))
+        self.seen(Dihedral::Identity, scene, row, col, size)
+    }
+
+    /// The output for a patch that is turned before the network sees it, turned back.
+    fn seen(&self, view: Dihedral, scene: &Array3<i64>, row: isize, col: isize, size: usize) -> Array3<i64> {
+        let input = extract(scene.view(), row, col, size, size);
+        let turned = view.apply(input.view()).index_axis_move(Axis(0), 0).to_owned();
+        let output = self.forward(&turned, 0).insert_axis(Axis(0));
+        view.inverse().apply(output.view()).to_owned()
     }
 
     /// The whole scene at once, in one large enough window.
@@ -76,9 +83,13 @@ impl Net {
     }
 
     fn in_windows(&self, scene: &Array3<i64>, plan: &WindowPlan) -> Array3<i64> {
+        self.in_turned_windows(Dihedral::Identity, scene, plan)
+    }
+
+    fn in_turned_windows(&self, view: Dihedral, scene: &Array3<i64>, plan: &WindowPlan) -> Array3<i64> {
         let mut map = Array3::from_elem(scene.dim(), -1);
         for window in plan.iter() {
-            let patch = self.patch(scene, window.input_row, window.input_col, window.input_size);
+            let patch = self.seen(view, scene, window.input_row, window.input_col, window.input_size);
             stitch(map.view_mut(), patch.view(), &window)
                 .expect("the network returns what the geometry says");
         }
@@ -128,6 +139,67 @@ proptest! {
         let scene = scene(height, width, !seed);
         prop_assert_eq!(net.in_windows(&scene, &plan), net.at_once(&scene));
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn windows_for_all_views_have_no_seams_in_any_of_them(
+        levels in 1..=2_usize, kernel in prop::sample::select(vec![1_usize, 3]), padded in any::<bool>(),
+        height in 1..45_usize, width in 1..45_usize, more in 0..24_usize, seed in any::<u64>(),
+    ) {
+        let net = Net::new(levels, kernel, padded, seed);
+        let geometry = net.geometry;
+        let plan = |size: usize| WindowPlan::for_all_views(height, width, geometry, size);
+        let lost = geometry.spoiled().next_multiple_of(geometry.step()) + geometry.spoiled();
+        let needed = 2 * geometry.margin() + lost;
+        let windows = plan(geometry.valid_input_at_least(needed + geometry.step() + more))
+            .expect("large enough");
+        let whole = plan(geometry.valid_input_at_least(needed + height.max(width)))
+            .expect("large enough");
+        prop_assert_eq!(whole.len(), 1);
+        let scene = scene(height, width, !seed);
+        for view in Dihedral::ALL {
+            let map = net.in_turned_windows(view, &scene, &windows);
+            prop_assert_eq!(&map, &net.in_turned_windows(view, &scene, &whole), "{:?}", view);
+        }
+    }
+}
+
+/// A scene whose size is that of an output pools the same pixels when it is turned by itself.
+#[test]
+fn turned_windows_equal_the_turned_scene_at_once() {
+    for (levels, height, width) in [(2, 28, 36), (1, 26, 22)] {
+        let net = Net::new(levels, 3, true, 9);
+        let scene = scene(height, width, 10);
+        let size = net.geometry.valid_input_at_least(2 * net.geometry.margin() + 16);
+        let plan = WindowPlan::for_all_views(height, width, net.geometry, size).expect("large enough");
+        assert!(plan.len() > 1, "more than one window");
+        for view in Dihedral::ALL {
+            let turned = net.at_once(&view.apply(scene.view()).to_owned());
+            let expected = view.inverse().apply(turned.view()).to_owned();
+            assert_eq!(net.in_turned_windows(view, &scene, &plan), expected, "{view:?}, {levels} levels");
+        }
+    }
+}
+
+/// Windows that leave out nothing at the top would show seams in the turned views.
+#[test]
+fn the_first_rows_of_a_half_turn_are_spoiled() {
+    let net = Net::new(2, 3, true, 7);
+    let scene = scene(60, 60, 8);
+    let margin = isize::try_from(net.geometry.margin()).expect("small");
+    let (small, large) = (68, 100);
+    let at = |size: usize| net.seen(Dihedral::Rotate180, &scene, -margin, -margin, size);
+    // Both end at the same place, so that they pool the same pixels.
+    let (part, whole) = (net.seen(Dihedral::Rotate180, &scene, 32 - margin, 32 - margin, small), at(large));
+    let differs = |i: usize| (0..28).any(|j| part[[0, i, j]] != whole[[0, 32 + i, 32 + j]]);
+    let spoiled = net.geometry.spoiled();
+    assert!((0..spoiled).any(differs), "a row above the usable ones");
+    assert!(
+        (spoiled..28).all(|i| (spoiled..28).all(|j| part[[0, i, j]] == whole[[0, 32 + i, 32 + j]])),
+        "usable"
+    );
 }
 
 /// The released protocol is not seamless: a stride of 12 is no multiple of 8, so neighbours pool other pixels; and
