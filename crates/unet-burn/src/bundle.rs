@@ -117,7 +117,8 @@ impl Bundle {
     ///
     /// # Errors
     ///
-    /// [`Error::Read`], [`Error::Description`], [`Error::Version`] and [`Error::Weights`] name the file.
+    /// [`Error::Read`], [`Error::Description`], [`Error::Version`], [`Error::UnreadableWeights`]
+    /// and [`Error::Weights`] name the file.
     pub fn load(directory: &Path, device: &Device) -> Result<Self> {
         let path = directory.join(DESCRIPTION);
         let json = read(&path)?;

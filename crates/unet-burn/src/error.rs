@@ -26,7 +26,7 @@ pub enum Error {
         /// The next larger valid size.
         above: usize,
     },
-    /// A configuration that describes no network.
+    /// A configuration that describes no network or no loss.
     #[error("{field} is {value}: {requirement}")]
     InvalidConfig {
         /// The field of the configuration.
@@ -43,6 +43,22 @@ pub enum Error {
         actual: Vec<usize>,
         /// Channels that the network takes.
         in_channels: usize,
+    },
+    /// A patch that no network can learn from.
+    #[error("{name} cannot be learned from: {problem}")]
+    Patch {
+        /// The patch's name.
+        name: String,
+        /// Its fault, with its place and value.
+        problem: String,
+    },
+    /// A patch that could not be read.
+    #[error("cannot read patch {index} of its set")]
+    ReadPatch {
+        /// Its number, from 0.
+        index: usize,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The training or validation set holds no patch.
     #[error("the {split} set holds no patch")]
@@ -72,6 +88,32 @@ pub enum Error {
         /// The loss.
         loss: f64,
     },
+    /// Another run left its checkpoint where this one would begin.
+    #[error("{} is the checkpoint of a run: resume it, or remove it", path.display())]
+    CheckpointExists {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// The checkpoint of another network, other settings or other data.
+    #[error("{} belongs to another run: {field} is {actual} here, but {expected} there", path.display())]
+    CheckpointMismatch {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The first thing that differs.
+        field: String,
+        /// Its value in the checkpoint.
+        expected: String,
+        /// Its value in this run.
+        actual: String,
+    },
+    /// A damaged checkpoint.
+    #[error("{} is no part of a checkpoint: {message}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The training loop stopped on an error.
     #[error("training stopped: {message}")]
     Training {
@@ -81,6 +123,12 @@ pub enum Error {
     /// The device failed while it computed or copied.
     #[error("the device failed: {message}")]
     Device {
+        /// burn's own words.
+        message: String,
+    },
+    /// The device has too little memory for what it was asked to compute.
+    #[error("the device is out of memory: {message}")]
+    OutOfMemory {
         /// burn's own words.
         message: String,
     },
@@ -117,6 +165,14 @@ pub enum Error {
         found: u32,
         /// Version that is known.
         known: u32,
+    },
+    /// A file of weights that cannot be read.
+    #[error("{} is no whole file of weights ({message}): was it cut off? Copy it again", path.display())]
+    UnreadableWeights {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says.
+        message: String,
     },
     /// Weights that do not fit the network that the description names.
     #[error("the weights of {} do not fit the network: {message}", path.display())]

@@ -1,84 +1,82 @@
-//! Training on burn's own loop: Adam, focal loss, the weights of the best epoch.
+//! Training on burn's own loop: Adam, the weights of the best epoch, checkpoints.
 
-use std::collections::HashMap;
+mod checkpoint;
+mod config;
+mod criterion;
+mod history;
+mod loader;
+mod progress;
+mod schedule;
+mod score;
+mod trainee;
+
+use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use burn::data::dataloader::DataLoaderBuilder;
-use burn::data::dataset::Dataset;
 use burn::module::Module;
-use burn::optim::AdamConfig;
 use burn::store::ModuleRecord;
-use burn::tensor::{Device, ExecutionError, Tensor};
-use burn::train::checkpoint::{Checkpoint, Checkpointer, CheckpointerError, MetricCheckpointingStrategy};
-use burn::train::logger::{EvaluationProgressLogger, MetricLogger, TrainingProgressLogger};
-use burn::train::metric::store::{Aggregate, Direction, EpochSummary, MetricsUpdate, Split};
-use burn::train::metric::{Adaptor, LossInput, LossMetric, MetricDefinition, NumericEntry};
-use burn::train::renderer::{
-    EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation, MetricsRendererTraining,
-};
-use burn::train::{
-    InferenceStep, Interrupter, ItemLazy, Learner, SupervisedTraining, TrainOutput, TrainStep,
-};
-use serde::{Deserialize, Serialize};
+use burn::tensor::{Bytes, Device};
+use burn::train::metric::LossMetric;
+use burn::train::renderer::MetricsRenderer;
+use burn::train::{ExecutionStrategy, Interrupter, Learner, MultiDeviceOptim, SupervisedTraining};
 
-use crate::{Error, FocalLoss, Patch, PatchBatch, PatchBatcher, Result, UNet};
+pub use checkpoint::Checkpoints;
+pub use config::{Clipping, TrainingConfig};
+pub use criterion::Criterion;
+pub use history::{Epoch, history_csv};
+pub use loader::PatchSet;
+pub use progress::Progress;
+pub use schedule::Schedule;
 
-/// Settings of a training run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TrainingConfig {
-    /// Passes over the training set.
-    pub epochs: usize,
-    /// Patches of a step.
-    pub batch_size: usize,
-    /// Adam's step size (paper: 1e-3).
-    pub learning_rate: f64,
-    /// The loss.
-    pub loss: FocalLoss,
-    /// Seed of the order of the patches and of dropout.
-    pub seed: u64,
-    /// Threads that fetch patches ahead of the device; 0 fetches in the training thread.
-    pub workers: usize,
+use crate::{Error, Result, UNet};
+use checkpoint::{Checkpoint, Identity, Saver, Store};
+use history::{EveryEpoch, History, Logger, Patience};
+use loader::{Loader, Shape};
+use progress::{Report, Reporter, Silent};
+use schedule::Scheduler;
+use score::ScoreMetric;
+use trainee::Trainee;
+
+/// Where a run takes place.
+pub struct Execution {
+    /// The devices, one or more. With several, each step takes a batch on each of them and averages their gradients on the
+    /// first (burn's `MultiDevice` strategy), so a step is as large as a batch times the devices; their random
+    /// numbers then come in the order of the threads, and a run is not repeatable to the bit.
+    pub devices: Vec<Device>,
+    /// Stops the run after the current batch; epochs that were finished count.
+    pub interrupter: Interrupter,
+    /// Where the state is kept after each epoch, if anywhere.
+    pub checkpoints: Option<Checkpoints>,
+    /// burn's display, such as its terminal dashboard.
+    pub renderer: Option<Box<dyn MetricsRenderer>>,
+    /// Told of each batch and epoch, on other threads than the caller's.
+    pub progress: Box<dyn Fn(Progress<'_>) + Send + Sync>,
 }
 
-impl Default for TrainingConfig {
-    fn default() -> Self {
+impl Execution {
+    /// On one device, without checkpoints, silently.
+    #[must_use]
+    pub fn on(device: &Device) -> Self {
         Self {
-            epochs: 30,
-            batch_size: 4,
-            learning_rate: 1e-3,
-            loss: FocalLoss::default(),
-            seed: 0,
-            workers: 1,
+            devices: vec![device.clone()],
+            interrupter: Interrupter::new(),
+            checkpoints: None,
+            renderer: None,
+            progress: Box::new(|_| {}),
         }
     }
 }
 
-/// Mean losses of an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Epoch {
-    /// Number of the epoch, from 1.
-    pub epoch: usize,
-    /// Mean loss over the training patches, while they were learned.
-    pub training_loss: f64,
-    /// Mean loss over the validation patches, after the epoch.
-    pub validation_loss: f64,
-}
-
-/// What a training run reports while it goes on.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub enum Progress {
-    /// A step is done.
-    Patches {
-        /// Number of the epoch, from 1.
-        epoch: usize,
-        /// Training patches of this epoch that were seen.
-        done: usize,
-        /// Training patches of an epoch.
-        total: usize,
-    },
-    /// An epoch is done.
-    Epoch(Epoch),
+impl fmt::Debug for Execution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { devices, checkpoints, .. } = self;
+        f.debug_struct("Execution")
+            .field("devices", devices)
+            .field("checkpoints", checkpoints)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The outcome of a training run.
@@ -88,345 +86,191 @@ pub struct Trained {
     pub model: UNet,
     /// All epochs.
     pub history: Vec<Epoch>,
-    /// The epoch with the lowest validation loss.
+    /// The epoch that was best by the criterion.
     pub best_epoch: usize,
-    /// Whether it was stopped before its last epoch.
+    /// Whether it was interrupted before its last epoch.
     pub interrupted: bool,
+    /// How long the device waited for patches; more `workers` shorten it.
+    pub waited: Duration,
 }
 
-/// Trains a network and returns it with the weights of the epoch of lowest validation loss.
+/// Trains a network and returns it with the weights of the best epoch.
 ///
-/// `training` may give another patch each time that an index is asked for (augmentation). `interrupter` stops
-/// the run after the current step; epochs that were finished count. Adam runs with Keras' ε of 1e-7.
+/// Batch by batch of the shuffled training set, Adam (with Keras' ε of 1e-7) follows the gradient of the mean
+/// loss. After each epoch the validation set gives a loss and a score, by which the best epoch is chosen, the
+/// step size lowered and the run stopped, as the settings say. Worker threads read the patches, check them and
+/// pack them; they are expanded on the device.
+///
+/// Seeds decide everything: the same call gives the same losses on the CPU, and so does a run that was killed
+/// and resumed from its checkpoint. burn's random numbers are one stream for the whole process, so this holds
+/// as long as nothing else draws from it.
 ///
 /// # Errors
 ///
-/// [`Error::NoPatches`] for an empty set, [`Error::InputShape`] and [`Error::InvalidSize`] when the first patch
-/// does not fit the network, [`Error::Diverged`] when a loss is no finite number, [`Error::Training`] when
-/// burn's loop fails or stops before the first epoch is done.
+/// - [`Error::InvalidConfig`] for impossible settings, [`Error::NoPatches`] for an empty set
+/// - [`Error::InvalidSize`] and [`Error::InputShape`] when the first patch does not fit the network
+/// - [`Error::Patch`] and [`Error::ReadPatch`] for one that cannot be read or learned from
+/// - [`Error::Diverged`] when a loss is no finite number
+/// - [`Error::CheckpointExists`], [`Error::CheckpointMismatch`] and [`Error::Checkpoint`] for a checkpoint of
+///   another run or a damaged one, [`Error::Read`] and [`Error::Write`] for its files
+/// - [`Error::Training`] when burn's loop fails or stops before the first epoch is done
 pub fn train(
     model: UNet,
     config: &TrainingConfig,
-    training: impl Dataset<Patch> + 'static,
-    validation: impl Dataset<Patch> + 'static,
-    device: &Device,
-    interrupter: &Interrupter,
-    progress: impl Fn(Progress) + Send + Sync + 'static,
+    training: impl PatchSet + 'static,
+    validation: impl PatchSet + 'static,
+    execution: Execution,
 ) -> Result<Trained> {
-    check_first(&model, &training, "training")?;
-    check_first(&model, &validation, "validation")?;
-    device.seed(config.seed);
-    let loader = || {
-        DataLoaderBuilder::new(PatchBatcher).batch_size(config.batch_size.max(1)).num_workers(config.workers)
+    // Dropped last: the memory of the maps goes back to the system.
+    #[cfg(feature = "flex")]
+    let _memory = crate::cpu::Release;
+    let Execution { devices, interrupter, checkpoints, renderer, progress } = execution;
+    config.check()?;
+    model.config().check_binary()?;
+    let Some(main) = devices.first().cloned() else {
+        let requirement = "it has to be 1 or more";
+        return Err(Error::InvalidConfig { field: "devices", value: "0".into(), requirement });
     };
-    let training = loader().shuffle(config.seed).build(training);
-    let validation = loader().build(validation);
+    let model = model.to_device(&main);
+    let shapes = [shape(&model, &training, "training")?, shape(&model, &validation, "validation")?];
+    let network = model.config().clone();
+    let facts = checkpoints.as_ref().map(|checkpoints| checkpoints.facts.clone()).unwrap_or_default();
+    let run = Identity {
+        network: &network,
+        training: config,
+        devices: devices.len(),
+        training_patches: training.len(),
+        validation_patches: validation.len(),
+        data: &facts,
+    };
+    let checkpoint = match &checkpoints {
+        Some(checkpoints) => checkpoints.open(&run)?,
+        None => None,
+    };
 
-    let history = History::default();
-    let progress: Report = Arc::new(progress);
-    let best = BestWeights::default();
-    let trainee = Trainee { unet: model.train(), loss: config.loss };
-    let learner = Learner::new(trainee, AdamConfig::new().with_epsilon(1e-7).init(), config.learning_rate);
-    let result = SupervisedTraining::new(".", training, validation)
-        .metrics((LossMetric::new(),))
-        .num_epochs(config.epochs)
-        .with_application_logger(None)
-        .with_metric_logger(Logger {
-            history: history.clone(),
-            interrupter: interrupter.clone(),
-            progress: progress.clone(),
-        })
-        .renderer(Box::new(Renderer { epoch: 0, total: None, progress }))
-        .with_custom_checkpointers(best.clone(), Discard, Discard)
-        .with_checkpointing_strategy(MetricCheckpointingStrategy::new(
-            &LossMetric::new(),
-            Aggregate::Mean,
-            Direction::Lowest,
-            Split::Valid,
-        ))
-        .with_interrupter(interrupter.clone())
-        .launch(learner);
+    let report: Report = Arc::from(progress);
+    let (before, best, restored) = match checkpoint {
+        Some(Checkpoint { history, best, model, optimizer }) => {
+            report(Progress::Resumed(&history));
+            let best = history::best(&history).map(|epoch| (epoch.epoch, best));
+            (history, best, Some((model, optimizer)))
+        }
+        None => (Vec::new(), None, None),
+    };
+    let done = before.len();
+    if done > config.epochs {
+        let requirement = "the checkpoint has more epochs than that";
+        return Err(Error::InvalidConfig { field: "epochs", value: config.epochs.to_string(), requirement });
+    }
+    let finished = done >= config.epochs || history::exhausted(&before, config.patience);
+    let history = Arc::new(History::new(config, before, report.clone()));
+    let failure = Failure::default();
+    let store = Arc::new(Store::try_new(history.clone(), failure.clone(), checkpoints, &run, best)?);
+
+    let load = |set: Arc<dyn PatchSet>, shape| {
+        Loader::new(set, shape, config.batch_size, config.workers, &main, failure.clone())
+    };
+    let training = load(Arc::new(training), shapes[0]).shuffled(
+        config.seed,
+        done + 1,
+        config.accumulation,
+        devices.len(),
+    );
+    let validation = load(Arc::new(validation), shapes[1]);
+    let waited = [training.waited(), validation.waited()];
+
+    let trainee = if finished {
+        Trainee { unet: model, loss: config.loss.clone() }
+    } else {
+        let trainee = Trainee { unet: model.train(), loss: config.loss.clone() };
+        let learner = Learner::new(trainee, config.optimizer(), Scheduler(history.clone()));
+        let mut supervised = SupervisedTraining::new(".", Arc::new(training), Arc::new(validation))
+            .metrics((LossMetric::new(),))
+            .num_epochs(config.epochs)
+            .grads_accumulation(config.accumulation)
+            .with_application_logger(None)
+            .with_metric_logger(Logger {
+                history: history.clone(),
+                failure: failure.clone(),
+                interrupter: interrupter.clone(),
+            })
+            .with_progress_logger(Reporter::new(report))
+            .renderer(renderer.unwrap_or_else(|| Box::new(Silent)))
+            .with_custom_checkpointers(Saver(store.clone()), Saver(store.clone()), Saver(store.clone()))
+            .with_checkpointing_strategy(EveryEpoch(history.clone()))
+            .with_interrupter(interrupter);
+        if config.criterion != Criterion::Loss {
+            supervised = supervised.metric_valid_numeric(ScoreMetric::new(config.criterion, history.clone()));
+        }
+        if config.patience.is_some() {
+            supervised = supervised.early_stopping(Patience(history.clone()));
+        }
+        if devices.len() > 1 {
+            let strategy = ExecutionStrategy::multi(devices, MultiDeviceOptim::OptimMainDevice);
+            supervised = supervised.with_training_strategy(strategy.into());
+        }
+        if let Some((model, optimizer)) = restored {
+            store.restore(model, optimizer);
+            supervised = supervised.checkpoint(done);
+        }
+        let result = supervised.launch(learner);
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        if let Some(error) = result.error {
+            return Err(Error::Training { message: error.to_string() });
+        }
+        result.model
+    };
 
     let epochs = history.epochs();
-    if let Some(error) = history.diverged() {
-        return Err(error);
-    }
-    if let Some(error) = result.error {
-        return Err(Error::Training { message: error.to_string() });
-    }
-    let Some((best_epoch, record)) = best.take() else {
+    let (Some(best), Some(weights)) = (history::best(&epochs), store.take_best()) else {
         return Err(Error::Training { message: "it was interrupted before the first epoch was done".into() });
     };
+    let weights = ModuleRecord::from_bytes(Bytes::from_bytes_vec(weights));
+    let model = weights.and_then(|weights| trainee.try_load_record(weights));
     Ok(Trained {
-        model: result.model.load_record(record).unet,
+        model: model.map_err(|error| Error::Training { message: error.to_string() })?.unet,
+        best_epoch: best.epoch,
+        interrupted: epochs.len() < config.epochs && !history::exhausted(&epochs, config.patience),
+        waited: Duration::from_nanos(waited.iter().map(|waited| waited.load(Ordering::Relaxed)).sum()),
         history: epochs,
-        best_epoch,
-        interrupted: result.interrupted.is_some(),
     })
 }
 
-fn check_first(model: &UNet, patches: &impl Dataset<Patch>, split: &'static str) -> Result<()> {
+/// The shape of the first patch, if the network takes it.
+fn shape(model: &UNet, patches: &impl PatchSet, split: &'static str) -> Result<Shape> {
     if patches.is_empty() {
         return Err(Error::NoPatches { split });
     }
-    let patch = patches.get(0).map_err(|error| Error::Training { message: error.to_string() })?;
+    let patch = patches.patch(1, 0).map_err(|source| Error::ReadPatch { index: 0, source })?;
     let (channels, height, width) = patch.image.dim();
     let in_channels = model.config().in_channels;
     let output = (model.config().output_size(height)?, model.config().output_size(width)?);
-    if channels != in_channels || patch.truth.dim() != output {
+    if channels != in_channels {
         return Err(Error::InputShape { actual: vec![1, channels, height, width], in_channels });
     }
-    Ok(())
-}
-
-/// The network and its loss, as burn's loop wants them.
-#[derive(Module, Debug)]
-struct Trainee {
-    unet: UNet,
-    #[module(skip)]
-    loss: FocalLoss,
-}
-
-impl Trainee {
-    fn losses(&self, batch: PatchBatch) -> Tensor<1> {
-        let logits = self.unet.forward(batch.images).expect("the first patch fits, and a set has one shape");
-        self.loss.forward(logits, batch.truth, batch.valid)
+    if patch.truth.dim() != output {
+        let problem = format!("its truth is {:?}, but the network's output is {output:?}", patch.truth.dim());
+        return Err(Error::Patch { name: patch.name, problem });
     }
+    Ok(Shape { image: patch.image.dim(), truth: output })
 }
 
-impl TrainStep for Trainee {
-    type Input = PatchBatch;
-    type Output = Losses;
+/// The first error of any thread.
+#[derive(Clone, Default)]
+struct Failure(Arc<Mutex<Option<Error>>>);
 
-    fn step(&self, batch: PatchBatch) -> TrainOutput<Losses> {
-        let losses = self.losses(batch);
-        let gradients = losses.clone().mean().backward();
-        TrainOutput::new(self, gradients, Losses(losses))
+impl Failure {
+    fn set(&self, error: Error) {
+        lock(&self.0).get_or_insert(error);
     }
-}
 
-impl InferenceStep for Trainee {
-    type Input = PatchBatch;
-    type Output = Losses;
-
-    fn step(&self, batch: PatchBatch) -> Losses {
-        Losses(self.losses(batch))
-    }
-}
-
-/// One loss for each patch of a batch.
-struct Losses(Tensor<1>);
-
-impl Adaptor<LossInput> for Losses {
-    fn adapt(&self) -> LossInput {
-        LossInput::new(self.0.clone())
-    }
-}
-
-impl ItemLazy for Losses {
-    fn sync(self) -> std::result::Result<Self, ExecutionError> {
-        self.0.device().flush()?;
-        Ok(Self(self.0.without_autodiff()))
+    fn take(&self) -> Option<Error> {
+        lock(&self.0).take()
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Who is told of the progress.
-type Report = Arc<dyn Fn(Progress) + Send + Sync>;
-
-/// Losses by epoch, training and validation: burn's entries as they come.
-#[derive(Clone, Default)]
-struct History(Arc<Mutex<Entries>>);
-
-/// burn's entries by split and epoch.
-type Entries = HashMap<(Split, usize), Vec<NumericEntry>>;
-
-impl History {
-    fn mean(&self, split: &Split, epoch: usize) -> Option<f64> {
-        let entries = lock(&self.0);
-        let entries = entries.get(&(split.clone(), epoch))?;
-        if let Some(NumericEntry::Final(value)) = entries.last() {
-            return Some(*value);
-        }
-        let weighted = entries.iter().map(|entry| match entry {
-            NumericEntry::Value(value) | NumericEntry::Final(value) => (*value, 1),
-            NumericEntry::Aggregated { aggregated_value, count } => (*aggregated_value, *count),
-        });
-        #[expect(clippy::cast_precision_loss, reason = "counts of patches are far below 2^52")]
-        let (sum, count) =
-            weighted.fold((0.0, 0.0), |(sum, all), (value, n)| (sum + value * n as f64, all + n as f64));
-        Some(sum / count)
-    }
-
-    fn epochs(&self) -> Vec<Epoch> {
-        (1..)
-            .map_while(|epoch| {
-                Some(Epoch {
-                    epoch,
-                    training_loss: self.mean(&Split::Train, epoch)?,
-                    validation_loss: self.mean(&Split::Valid, epoch)?,
-                })
-            })
-            .collect()
-    }
-
-    /// The first loss that is no finite number.
-    fn diverged(&self) -> Option<Error> {
-        let entries = lock(&self.0);
-        let broken = entries.iter().filter_map(|((split, epoch), entries)| {
-            let loss = entries.iter().map(NumericEntry::current).find(|loss| !loss.is_finite())?;
-            let split = if *split == Split::Train { "training" } else { "validation" };
-            Some((*epoch, split, loss))
-        });
-        let (epoch, split, loss) = broken.min_by_key(|&(epoch, split, _)| (epoch, split))?;
-        Some(Error::Diverged { split, epoch, loss })
-    }
-}
-
-/// Keeps burn's losses, and stops the run at the first one that is no number.
-struct Logger {
-    history: History,
-    interrupter: Interrupter,
-    progress: Report,
-}
-
-impl MetricLogger for Logger {
-    fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {
-        for entry in update.entries_numeric.into_iter().filter_map(|update| update.numeric_entry) {
-            if !entry.current().is_finite() {
-                self.interrupter.stop(Some("the loss is no number"));
-            }
-            lock(&self.history.0).entry((split.clone(), epoch)).or_default().push(entry);
-        }
-    }
-
-    fn read_numeric(
-        &mut self,
-        _name: &str,
-        epoch: usize,
-        split: &Split,
-    ) -> std::result::Result<Vec<NumericEntry>, String> {
-        Ok(lock(&self.history.0).get(&(split.clone(), epoch)).cloned().unwrap_or_default())
-    }
-
-    fn log_metric_definition(&mut self, _definition: MetricDefinition) {}
-
-    /// burn logs the end of an epoch behind all of its losses.
-    fn log_epoch_summary(&mut self, summary: EpochSummary) {
-        if summary.split == Split::Valid
-            && let Some(epoch) = self.history.epochs().get(summary.epoch_number - 1)
-        {
-            (self.progress)(Progress::Epoch(*epoch));
-        }
-    }
-}
-
-/// The weights of the best epoch so far, in memory.
-#[derive(Clone, Default)]
-struct BestWeights(Arc<Mutex<Option<(usize, ModuleRecord)>>>);
-
-impl BestWeights {
-    fn take(&self) -> Option<(usize, ModuleRecord)> {
-        lock(&self.0).take()
-    }
-}
-
-impl Checkpointer<ModuleRecord> for BestWeights {
-    fn save(&self, epoch: usize, record: ModuleRecord) -> std::result::Result<(), CheckpointerError> {
-        *lock(&self.0) = Some((epoch, record));
-        Ok(())
-    }
-
-    /// The strategy deletes the former best after the new one was saved in its place.
-    fn delete(&self, _epoch: usize) -> std::result::Result<(), CheckpointerError> {
-        Ok(())
-    }
-
-    fn restore(&self, epoch: usize) -> std::result::Result<ModuleRecord, CheckpointerError> {
-        Err(CheckpointerError::Unknown(format!("epoch {epoch} is not restored by the loop")))
-    }
-}
-
-/// Keeps nothing: the states of optimizer and scheduler are not needed after the run.
-struct Discard;
-
-impl<R: Checkpoint> Checkpointer<R> for Discard {
-    fn save(&self, _epoch: usize, _record: R) -> std::result::Result<(), CheckpointerError> {
-        Ok(())
-    }
-
-    fn delete(&self, _epoch: usize) -> std::result::Result<(), CheckpointerError> {
-        Ok(())
-    }
-
-    fn restore(&self, epoch: usize) -> std::result::Result<R, CheckpointerError> {
-        Err(CheckpointerError::Unknown(format!("epoch {epoch} was not kept")))
-    }
-}
-
-/// Passes burn's progress on.
-struct Renderer {
-    epoch: usize,
-    /// Patches of the training split while it runs.
-    total: Option<usize>,
-    progress: Report,
-}
-
-impl TrainingProgressLogger for Renderer {
-    fn start(&mut self, _epochs: usize, starting_epoch: usize, _items: Option<usize>, _label: Option<&str>) {
-        self.epoch = starting_epoch;
-    }
-
-    fn start_split(&mut self, split: &str, total_items: usize) {
-        self.total = split.eq_ignore_ascii_case("train").then_some(total_items);
-    }
-
-    fn update_split(&mut self, done: usize) {
-        if let Some(total) = self.total {
-            (self.progress)(Progress::Patches { epoch: self.epoch, done, total });
-        }
-    }
-
-    fn end_split(&mut self) {}
-
-    fn update_epoch(&mut self, epoch: usize) {
-        self.epoch = epoch + 1;
-    }
-
-    fn end(&mut self) {}
-
-    fn log_event_training(&mut self, _event: String) {}
-}
-
-impl MetricsRendererTraining for Renderer {
-    fn update_train(&mut self, _state: MetricState) {}
-
-    fn update_valid(&mut self, _state: MetricState) {}
-}
-
-impl EvaluationProgressLogger for Renderer {
-    fn start_global_progress(&mut self, _total_tests: usize) {}
-
-    fn start_test(&mut self, _name: &str, _total_items: usize) {}
-
-    fn update_test_progress(&mut self, _items_processed: usize) {}
-
-    fn end_test(&mut self) {}
-
-    fn end_global_progress(&mut self) {}
-
-    fn log_event_evaluation(&mut self, _event: String) {}
-}
-
-impl MetricsRendererEvaluation for Renderer {
-    fn update_test(&mut self, _name: EvaluationName, _state: MetricState) {}
-}
-
-impl MetricsRenderer for Renderer {
-    fn manual_close(&mut self) {}
-
-    fn register_metric(&mut self, _definition: MetricDefinition) {}
 }

@@ -1,36 +1,39 @@
-//! The network: four steps down, a bottleneck, four steps up, one probability a pixel.
+//! The network: steps down, a bottleneck, steps up, one logit a pixel and class.
 
 use burn::module::{Initializer, Module};
-use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
+use burn::nn::{Dropout, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 
-use crate::block::{Decoder, DoubleConv, Encoder, convolution};
-use crate::{Result, UNetConfig};
+#[cfg(feature = "flex")]
+use crate::block::filter;
+use crate::block::{Decoder, DoubleConv, Encoder, convolution, dropout};
+#[cfg(feature = "flex")]
+use crate::cpu;
+use crate::{Layout, Result, UNetConfig, ops};
 
 /// What the network believes of a pixel before it has learned anything: Lin et al. 2017, §4.1 (π = 0.01).
 const PRIOR: f64 = 0.01;
 
-/// A U-Net of valid convolutions: the layout of the released network of Couttenier et al. 2022.
+/// A U-Net (Ronneberger et al. 2015).
 ///
 /// ```text
-/// input ─conv─conv─┬──────────────── crop ────────────────┬─concat─conv─conv─ 1×1 ─► logits
-///                pool                                  up 2×2
-///               [norm]                                    │
-///                  └─conv─conv─┬──────── crop ────────┬─concat─norm─conv─conv─dropout
-///                         pool, dropout, [norm]    up 2×2
-///                              └──── … bottleneck … ──┘
+/// input ─ block ─┬──────────────── crop ────────────────┬─ concat ─ block ─ 1×1 ─► logits
+///              pool                                  up 2×2
+///                └─ block ─┬────── crop ──────┬─ concat ─ block
+///                        pool              up 2×2
+///                          └─ … bottleneck … ─┘
 /// ```
 ///
-/// The encoder normalises after pooling, in all blocks but the last; dropout comes before it, in all blocks but
-/// the first. The decoder upsamples by nearest neighbour, halves the channels by a 2×2 convolution padded at
-/// the bottom and on the right, puts the cropped skip behind, normalises (not in the last step) and drops out
-/// after the convolutions (not in the last step). The public record does not name the activation: ReLU here.
+/// What a block holds beside its two convolutions is drawn at [`Layout`]. An up-convolution ends in ReLU, and the
+/// upsampled map comes first in the concatenation. The public record of the released network does not name the
+/// activation: ReLU here.
 #[derive(Module, Debug)]
 pub struct UNet {
-    encoder: Vec<Encoder>,
-    bottleneck: DoubleConv,
-    decoder: Vec<Decoder>,
+    pub(crate) encoder: Vec<Encoder>,
+    pub(crate) bottleneck: DoubleConv,
+    dropout: Option<Dropout>,
+    pub(crate) decoder: Vec<Decoder>,
     head: Conv2d,
     #[module(skip)]
     config: UNetConfig,
@@ -45,12 +48,15 @@ impl UNet {
                 Encoder::new(level, in_channels, config, device)
             })
             .collect();
-        let bottleneck =
-            DoubleConv::new(filters(config.levels - 1), filters(config.levels), config.kernel, device);
+        let bottleneck = DoubleConv::new(filters(config.levels - 1), filters(config.levels), config, device);
         let decoder = (0..config.levels).rev().map(|level| Decoder::new(level, config, device)).collect();
-        let mut head = convolution([config.filters, 1], 1, PaddingConfig2d::Valid, device);
-        head.bias = Some(Initializer::Constant { value: -((1.0 - PRIOR) / PRIOR).ln() }.init([1], device));
-        Self { encoder, bottleneck, decoder, head, config: config.clone() }
+        let mut head = convolution([config.filters, config.num_classes], 1, PaddingConfig2d::Valid, device);
+        if config.num_classes == 1 {
+            let prior = Initializer::Constant { value: -((1.0 - PRIOR) / PRIOR).ln() };
+            head.bias = Some(prior.init([1], device));
+        }
+        let dropout = (config.layout != Layout::AsmMap).then(|| dropout(config));
+        Self { encoder, bottleneck, dropout, decoder, head, config: config.clone() }
     }
 
     /// What the network was made by.
@@ -64,19 +70,13 @@ impl UNet {
     /// # Shapes
     ///
     /// - `images`: `[batch, in_channels, height, width]`, both sizes valid by [`UNetConfig::output_size`]
-    /// - output: `[batch, 1, height − loss, width − loss]`, raw logits
+    /// - output: `[batch, num_classes, height − loss, width − loss]`, raw logits; no loss with same padding
     ///
     /// # Errors
     ///
     /// [`Error::InvalidSize`](crate::Error::InvalidSize) and [`Error::InputShape`](crate::Error::InputShape).
     pub fn forward(&self, images: Tensor<4>) -> Result<Tensor<4>> {
-        let [_, channels, height, width] = images.dims();
-        if channels != self.config.in_channels {
-            let actual = images.dims().to_vec();
-            return Err(crate::Error::InputShape { actual, in_channels: self.config.in_channels });
-        }
-        self.config.output_size(height)?;
-        self.config.output_size(width)?;
+        self.config.check_images(&images.dims())?;
         let mut x = images; // [batch, in_channels, height, width]
         let mut skips = Vec::with_capacity(self.encoder.len());
         for encoder in &self.encoder {
@@ -85,9 +85,44 @@ impl UNet {
             x = down;
         }
         x = self.bottleneck.forward(x); // [batch, filters·2^levels, …]
+        if let Some(dropout) = &self.dropout {
+            x = ops::drop_out(dropout, x);
+        }
         for (decoder, skip) in self.decoder.iter().zip(skips.into_iter().rev()) {
             x = decoder.forward(x, skip);
         }
-        Ok(self.head.forward(x)) // [batch, 1, height − loss, width − loss]
+        Ok(ops::convolve(&self.head, x, false)) // [batch, num_classes, height − loss, width − loss]
+    }
+
+    /// The network as the CPU takes it row by row. There are layouts that it does not take so: those with shortcuts,
+    /// padding or transposed convolutions; and norms have to be folded.
+    #[cfg(feature = "flex")]
+    pub(crate) fn by_rows(&self) -> Option<cpu::Network> {
+        let mut steps = Vec::new();
+        for (encoder, decoder) in self.encoder.iter().zip(self.decoder.iter().rev()) {
+            steps.push(cpu::Step { down: encoder.filters()?, up: Some(decoder.filters()?) });
+        }
+        steps.push(cpu::Step { down: self.bottleneck.filters()?, up: None });
+        Some(cpu::Network { steps, head: filter(&self.head, false)? })
+    }
+
+    /// The network for inference with each batch norm folded into the convolution beside it.
+    ///
+    /// The output stays the same but for rounding. Norms behind a convolution go into it; norms in front of one (in
+    /// [`Layout::AsmMap`]) go into it if it does not pad, and stay else. The running statistics are used, so
+    /// what comes out is not for training, and its weights are no longer those of its [`UNetConfig`]: save
+    /// before.
+    #[must_use]
+    pub fn fold_norms(mut self) -> Self {
+        for level in 0..self.encoder.len() {
+            self.encoder[level].convs.fold_norms();
+            if let Some(norm) = self.encoder[level].norm.take() {
+                let next = self.encoder.get_mut(level + 1).map(|encoder| &mut encoder.convs);
+                self.encoder[level].norm = next.unwrap_or(&mut self.bottleneck).fold_norm_before(norm);
+            }
+        }
+        self.bottleneck.fold_norms();
+        self.decoder.iter_mut().for_each(Decoder::fold_norms);
+        self
     }
 }

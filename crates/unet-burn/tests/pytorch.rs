@@ -1,63 +1,65 @@
-//! The network and the loss against PyTorch (`data/make_golden.py`).
+//! The networks and their weights against PyTorch (`data/make_golden.py`).
+
+mod common;
 
 use std::fs;
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
-use approx::assert_relative_eq;
+use common::{filled, image, relative_error, values};
 use safetensors::SafeTensors;
-use unet_burn::burn::tensor::{Device, Tensor, TensorData};
-use unet_burn::{FocalLoss, UNet, UNetConfig};
+use unet_burn::burn::module::Module;
+use unet_burn::burn::tensor::Device;
+use unet_burn::{Layout, Padding, UNet, UNetConfig, UpConvolution};
 
-const CHANNELS: usize = 3;
-const SIZE: usize = 100;
-const PIXELS: u32 = 3 * 100 * 100;
+/// PyTorch's numbers are made in f64; ours in f32 sum up to 9·48 products a layer and pass 17 layers, so that about
+/// 17·√432·2⁻²⁴ = 2e-5 is the worst to expect if errors only grew, and rounding in both directions keeps it
+/// below a half of that.
+const TOLERANCE: f64 = 1e-5;
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
 
 fn data(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
-    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    fs::read(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-fn config() -> UNetConfig {
-    UNetConfig { in_channels: CHANNELS, levels: 3, filters: 3, ..UNetConfig::default() }
+#[derive(serde::Deserialize)]
+struct Case {
+    config: UNetConfig,
+    parameters: usize,
+    input: [usize; 4],
+    output: [usize; 4],
+    logits: Vec<f64>,
 }
 
-fn network(device: &Device) -> UNet {
-    let model = config().init(device).unwrap();
-    model.load_safetensors(data("unet.safetensors"), Path::new("unet.safetensors")).unwrap()
-}
-
-/// The same numbers as the script's: exact in f32.
-fn image() -> Vec<f32> {
-    (0..PIXELS).map(|index| (index * 7919 % 2048) as f32 / 1024.0 - 1.0).collect()
-}
-
-fn logits(device: &Device) -> Vec<f32> {
-    let image = Tensor::from_data(TensorData::new(image(), [1, CHANNELS, SIZE, SIZE]), device);
-    network(device).forward(image).unwrap().into_data().try_to_vec::<f32>().unwrap()
-}
-
-/// Largest difference over the largest value. PyTorch's numbers are made in f64; ours in f32 sum up to
-/// 9·48 products a layer and pass 17 layers, so that about 17·√432·2⁻²⁴ = 2e-5 is the worst to expect if
-/// errors only grew, and rounding in both directions keeps it below a half of that.
-fn relative_error(ours: &[f32], theirs: &[f64]) -> f64 {
-    assert_eq!(ours.len(), theirs.len(), "same number of pixels");
-    let largest = theirs.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
-    let differences = ours.iter().zip(theirs).map(|(&a, b)| (f64::from(a) - b).abs());
-    differences.fold(0.0_f64, f64::max) / largest
-}
-
-fn expected() -> Vec<f64> {
-    let bytes = data("unet_output.safetensors");
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let values = tensors.tensor("logits").unwrap();
-    values.data().chunks_exact(8).map(|chunk| f64::from_le_bytes(chunk.try_into().unwrap())).collect()
+fn cases() -> Vec<Case> {
+    serde_json::from_slice(&data("networks.json")).unwrap()
 }
 
 #[test]
-fn the_cpu_gives_pytorchs_logits() {
-    let error = relative_error(&logits(&Device::flex()), &expected());
-    println!("relative error on the CPU: {error:.2e}");
-    assert!(error <= 1e-5, "relative error {error}");
+fn every_layout_gives_pytorchs_logits_on_the_cpu() {
+    let device = Device::flex();
+    let cases = cases();
+    for Case { config, parameters, input, output, logits } in &cases {
+        let model = filled(config, &device);
+        assert_eq!(model.num_params(), *parameters, "{config:?}");
+        let ours = model.forward(image(*input, &device)).unwrap();
+        assert_eq!(ours.dims(), *output, "{config:?}");
+        let error = relative_error(&values(ours), logits);
+        println!("{:?} {:?} {:?}: relative error {error:.2e}", config.layout, config.padding, config.up);
+        assert!(error <= TOLERANCE, "relative error {error} of {config:?}");
+    }
+    let seen = |holds: &dyn Fn(&UNetConfig) -> bool| cases.iter().any(|case| holds(&case.config));
+    for layout in [Layout::AsmMap, Layout::Seed, Layout::Vanilla, Layout::Residual] {
+        for padding in [Padding::Valid, Padding::Same] {
+            assert!(seen(&|c| c.layout == layout && c.padding == padding), "{layout:?} with {padding:?}");
+        }
+        for up in [UpConvolution::Upsample, UpConvolution::Transposed] {
+            assert!(seen(&|c| c.layout == layout && c.up == up), "{layout:?} with {up:?}");
+        }
+    }
 }
 
 #[test]
@@ -66,83 +68,148 @@ fn a_graphics_adapter_gives_pytorchs_logits() {
     let device = match Device::wgpu_options().init() {
         Ok(device) => device,
         Err(error) => {
-            println!("SKIPPED: no graphics adapter ({error})");
+            let _ = writeln!(std::io::stderr(), "skipped: no graphics adapter ({error})");
             return;
         }
     };
-    let ours = logits(&device);
-    let error = relative_error(&ours, &expected());
-    let cpu: Vec<f64> = logits(&Device::flex()).into_iter().map(f64::from).collect();
+    let Case { config, input, logits, .. } = cases().remove(0);
+    let run = |device: &Device| values(filled(&config, device).forward(image(input, device)).unwrap());
+    let ours = run(&device);
+    let error = relative_error(&ours, &logits);
+    let cpu: Vec<f64> = run(&Device::flex()).into_iter().map(f64::from).collect();
     let parity = relative_error(&ours, &cpu);
     println!("{:?}: relative error {error:.2e}, to the CPU {parity:.2e}", device.identity().map(|i| i.name));
     // The same f32 sums in another order: as far from PyTorch, and so from the CPU, as the CPU may be.
-    assert!(error <= 1e-5 && parity <= 1e-5, "relative error {error}, to the CPU {parity}");
+    assert!(error <= TOLERANCE && parity <= TOLERANCE, "relative error {error}, to the CPU {parity}");
+}
+
+/// The network of `seed.safetensors` and `seed.pt`.
+fn small() -> UNetConfig {
+    UNetConfig {
+        in_channels: 1,
+        levels: 1,
+        filters: 2,
+        padding: Padding::Same,
+        up: UpConvolution::Transposed,
+        ..UNetConfig::seed()
+    }
 }
 
 #[test]
-fn weights_come_back_from_their_file() {
+fn files_of_pytorch_give_the_weights_that_they_hold() {
     let device = Device::flex();
-    let bytes = network(&device).to_safetensors().unwrap();
-    let original = data("unet.safetensors");
-    let (ours, theirs) =
-        (SafeTensors::deserialize(&bytes).unwrap(), SafeTensors::deserialize(&original).unwrap());
-    let mut names = theirs.names();
-    names.sort_unstable();
-    let mut our_names = ours.names();
-    our_names.sort_unstable();
-    assert_eq!(our_names, names, "the names are PyTorch's");
-    for name in names {
-        let (ours, theirs) = (ours.tensor(name).unwrap(), theirs.tensor(name).unwrap());
-        assert_eq!((ours.shape(), ours.data()), (theirs.shape(), theirs.data()), "{name}");
+    let model = || small().init(&device).unwrap();
+    let stored = |model: UNet| model.to_safetensors().unwrap();
+    let expected = stored(filled(&small(), &device));
+    let expected = SafeTensors::deserialize(&expected).unwrap();
+    let safetensors = model().load_safetensors(data("seed.safetensors"), &path("seed.safetensors")).unwrap();
+    let pt = model().load_pytorch(&path("seed.pt")).unwrap();
+    for bytes in [stored(safetensors), stored(pt)] {
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(tensors.len(), expected.len(), "as many tensors");
+        for (name, tensor) in expected.tensors() {
+            let read = tensors.tensor(&name).unwrap();
+            assert_eq!((read.shape(), read.data()), (tensor.shape(), tensor.data()), "{name}");
+        }
     }
+}
+
+#[test]
+fn what_is_no_whole_file_is_told_from_weights_of_another_network() {
+    let model = || small().init(&Device::flex()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["seed.safetensors", "seed.pt"] {
+        let whole = data(name);
+        for length in [0, 5, whole.len() / 2, whole.len() - 1] {
+            let cut = folder.path().join(name);
+            fs::write(&cut, &whole[..length]).unwrap();
+            let loaded = match name {
+                "seed.pt" => model().load_pytorch(&cut),
+                _ => model().load_safetensors(whole[..length].to_vec(), &cut),
+            };
+            let error = loaded.unwrap_err();
+            assert!(
+                matches!(error, unet_burn::Error::UnreadableWeights { .. }),
+                "{name}, {length} bytes: {error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn equal_weights_have_equal_bytes() {
+    let device = Device::flex();
+    let model =
+        UNetConfig { in_channels: 3, levels: 2, filters: 4, ..UNetConfig::default() }.init(&device).unwrap();
+    let bytes = model.to_safetensors().unwrap();
+    for _ in 0..5 {
+        assert!(model.to_safetensors().unwrap() == bytes, "each time");
+    }
+    let names = SafeTensors::deserialize(&bytes).unwrap().names().len();
+    assert!(names > 20, "{names} tensors can be read");
+}
+
+#[test]
+fn names_and_shapes_are_those_of_pytorch() {
+    let ours = filled(&small(), &Device::flex()).to_safetensors().unwrap();
+    let theirs = data("seed.safetensors");
+    let (ours, theirs) =
+        (SafeTensors::deserialize(&ours).unwrap(), SafeTensors::deserialize(&theirs).unwrap());
+    let list = |tensors: &SafeTensors<'_>| {
+        let mut list: Vec<_> = tensors
+            .tensors()
+            .into_iter()
+            .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
+            .map(|(name, tensor)| (name, tensor.shape().to_vec()))
+            .collect();
+        list.sort();
+        list
+    };
+    assert_eq!(list(&ours), list(&theirs), "what PyTorch's `load_state_dict` takes");
 }
 
 #[test]
 fn weights_of_another_network_are_refused_by_name() {
     let device = Device::flex();
     let load = |config: UNetConfig| {
-        let model = config.init(&device).unwrap();
-        model
-            .load_safetensors(data("unet.safetensors"), Path::new("unet.safetensors"))
-            .unwrap_err()
-            .to_string()
+        let model = || config.init(&device).unwrap();
+        let safetensors = model().load_safetensors(data("seed.safetensors"), Path::new("seed"));
+        let pt = model().load_pytorch(&path("seed.pt"));
+        [safetensors, pt].map(|outcome| outcome.unwrap_err().to_string())
     };
-    let wider = load(UNetConfig { filters: 4, ..config() });
-    assert!(wider.contains("encoder.0.convs.first"), "{wider}");
-    let deeper = load(UNetConfig { levels: 4, ..config() });
-    assert!(deeper.starts_with("the weights of unet.safetensors do not fit the network"), "{deeper}");
-    let model = config().init(&device).unwrap();
-    let broken = model.load_safetensors(vec![1, 2, 3], Path::new("broken.safetensors")).unwrap_err();
-    assert!(broken.to_string().contains("broken.safetensors"), "{broken}");
-}
-
-#[derive(serde::Deserialize)]
-struct Case {
-    alpha: f64,
-    gamma: f64,
-    logit: f64,
-    truth: f64,
-    loss: f64,
-    gradient: f64,
-}
-
-#[test]
-fn focal_loss_and_its_gradient_are_pytorchs() {
-    let cases: Vec<Case> = serde_json::from_slice(&data("focal.json")).unwrap();
-    assert!(cases.len() > 70, "all cases are there");
-    let device = Device::flex().autodiff();
-    for case in cases {
-        let map = |value: f64| Tensor::<4>::full([1, 1, 1, 1], value, &device);
-        let logit = map(case.logit).require_grad();
-        let focal = FocalLoss { alpha: case.alpha, gamma: case.gamma };
-        let loss = focal.forward(logit.clone(), map(case.truth), map(1.0));
-        let gradients = loss.clone().backward();
-        let gradient = logit.grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap()[0];
-        let loss = loss.into_data().try_to_vec::<f32>().unwrap()[0];
-        // f32 against f64: a few roundings of 6e-8; the exponent γ multiplies the relative error of the discount,
-        // whose logarithm is up to 60.
-        let tolerance = 1e-5;
-        assert_relative_eq!(f64::from(loss), case.loss, max_relative = tolerance, epsilon = 1e-30);
-        assert_relative_eq!(f64::from(gradient), case.gradient, max_relative = tolerance, epsilon = 1e-30);
+    let plain = UNetConfig { layout: Layout::Vanilla, ..small() };
+    let wider = UNetConfig { filters: 3, ..small() };
+    let deeper = UNetConfig { levels: 2, ..small() };
+    let upsampling = UNetConfig { up: UpConvolution::Upsample, ..small() };
+    let expected = [
+        (plain, "the network has no bottleneck.first_norm.bias"),
+        (wider, "encoder.0.convs.first.weight is [2, 1, 3, 3] in the file, but [3, 1, 3, 3] in the network"),
+        (deeper, "bottleneck.first.weight is [4, 2, 3, 3] in the file, but [8, 4, 3, 3] in the network"),
+        (upsampling, "decoder.0.up.weight is [4, 2, 2, 2] in the file, but [2, 4, 2, 2] in the network"),
+    ];
+    for (config, part) in expected {
+        for message in load(config) {
+            assert!(message.ends_with(&format!("do not fit the network: {part}")), "{message}");
+        }
     }
+    let plain = filled(&UNetConfig { layout: Layout::Vanilla, ..small() }, &device).to_safetensors().unwrap();
+    let error = small().init(&device).unwrap().load_safetensors(plain, Path::new("plain")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the weights of plain do not fit the network: the file has no bottleneck.first_norm.bias",
+        "missing"
+    );
+    let model = || small().init(&device).unwrap();
+    let broken = model().load_safetensors(vec![1, 2, 3], Path::new("broken.safetensors")).unwrap_err();
+    assert!(broken.to_string().contains("broken.safetensors"), "{broken}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broken.pt");
+    let whole = data("seed.pt");
+    for length in [0, 3, 100, whole.len() / 2, whole.len() - 30] {
+        fs::write(&file, &whole[..length]).unwrap();
+        let broken = model().load_pytorch(&file).unwrap_err();
+        assert!(broken.to_string().contains("broken.pt"), "{broken}");
+    }
+    let missing = model().load_pytorch(Path::new("missing.pt")).unwrap_err();
+    assert!(missing.to_string().contains("missing.pt"), "{missing}");
 }

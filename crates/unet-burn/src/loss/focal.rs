@@ -4,6 +4,9 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::log_sigmoid;
 use serde::{Deserialize, Serialize};
 
+use super::{mean_of_valid, require, towards};
+use crate::Result;
+
 /// Focal loss on logits, `−α_t (1 − p_t)^γ ln p_t`.
 ///
 /// `p_t` is the probability given to the true class, `α_t` is `alpha` where the truth is 1 and `1 − alpha`
@@ -35,14 +38,15 @@ impl FocalLoss {
     /// - output: `[batch]`; 0 for an image without any valid pixel
     #[must_use]
     pub fn forward(&self, logits: Tensor<4>, truth: Tensor<4>, valid: Tensor<4>) -> Tensor<1> {
-        let [batch, _, height, width] = logits.dims();
-        let z = logits * (truth.clone() * 2.0 - 1.0); // [batch, 1, height, width]
+        let z = towards(logits, &truth); // [batch, 1, height, width]
         let log_p = log_sigmoid(z.clone());
         let discount = (log_sigmoid(-z) * self.gamma).exp();
         let alpha = truth * (2.0 * self.alpha - 1.0) + (1.0 - self.alpha);
-        let losses = -(alpha * discount * log_p) * valid.clone();
-        let sums = losses.reshape([batch, height * width]).sum_dim(1); // [batch, 1]
-        let counts = valid.reshape([batch, height * width]).sum_dim(1).clamp_min(1.0);
-        (sums / counts).reshape([batch])
+        mean_of_valid(-(alpha * discount * log_p), valid)
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        require("alpha", self.alpha, (0.0..=1.0).contains(&self.alpha), "it has to be in [0, 1]")?;
+        require("gamma", self.gamma, self.gamma >= 0.0 && self.gamma.is_finite(), "it has to be 0 or more")
     }
 }

@@ -1,0 +1,97 @@
+//! The operations that the blocks are made of: every tensor of the network passes through these.
+//!
+//! On the CPU they are those of [`cpu`](crate::cpu), on other devices burn's.
+
+use burn::nn::conv::{Conv2d, ConvTranspose2d};
+use burn::nn::{BatchNorm, Dropout};
+use burn::tensor::Tensor;
+use burn::tensor::activation;
+use burn::tensor::module::{interpolate, max_pool2d};
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions, MaxPoolOptions};
+
+#[cfg(feature = "flex")]
+use crate::cpu;
+
+/// Convolution and bias, then ReLU if asked for: `[batch, in, h, w]` → `[batch, out, h + padding − k + 1, …]`.
+pub(crate) fn convolve(conv: &Conv2d, x: Tensor<4>, relu: bool) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if cpu::takes(&x)
+        && let Some(bias) = &conv.bias
+        && let Some(padding) = cpu::padding(conv)
+    {
+        return cpu::convolve(x, conv.weight.val(), bias.val(), padding, relu);
+    }
+    rectify(conv.forward(x), relu)
+}
+
+/// Batch norm, by the batch's statistics in training and by the running ones else; then ReLU if asked for.
+pub(crate) fn normalise(norm: &BatchNorm, x: Tensor<4>, relu: bool) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if cpu::takes(&x) && x.device().is_autodiff() && norm.training.is_enabled() {
+        return cpu::normalise(norm, x, relu);
+    }
+    rectify(norm.forward(x), relu)
+}
+
+/// Dropout in training.
+pub(crate) fn drop_out(dropout: &Dropout, x: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if cpu::takes(&x) && x.device().is_autodiff() && dropout.training.is_enabled() && dropout.prob > 0.0 {
+        return cpu::drop_out(x, dropout.prob);
+    }
+    dropout.forward(x)
+}
+
+/// The largest of each 2×2: `[batch, c, h, w]` → `[batch, c, h/2, w/2]`.
+pub(crate) fn pool(x: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if cpu::takes(&x) {
+        return cpu::pool(x);
+    }
+    max_pool2d(x, MaxPoolOptions::new([2, 2]))
+}
+
+/// Nearest neighbour ×2, then a 2×2 convolution padded at the bottom and on the right, then ReLU:
+/// `[batch, in, h, w]` → `[batch, out, 2h, 2w]`.
+pub(crate) fn up_convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if cpu::takes(&x)
+        && let Some(bias) = &conv.bias
+    {
+        return cpu::up_convolve(x, conv.weight.val(), bias.val(), true);
+    }
+    let twice = InterpolateOptions::new(InterpolateMode::Nearest).with_scale_factor([2.0, 2.0]);
+    convolve(conv, interpolate(x, twice), true)
+}
+
+/// Transposed 2×2 convolution of stride 2, then ReLU: `[batch, in, h, w]` → `[batch, out, 2h, 2w]`.
+pub(crate) fn up_transposed(conv: &ConvTranspose2d, x: Tensor<4>) -> Tensor<4> {
+    activation::relu(conv.forward(x))
+}
+
+/// The channels of `x`, then those of the middle of `skip`.
+pub(crate) fn concat_cropped(x: Tensor<4>, skip: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if cpu::takes(&x) {
+        return cpu::concat_cropped(x, skip);
+    }
+    let skip = crop(skip, &x);
+    Tensor::cat(vec![x, skip], 1)
+}
+
+/// `relu(x + shortcut)`, both of one shape.
+pub(crate) fn add(x: Tensor<4>, shortcut: Tensor<4>) -> Tensor<4> {
+    activation::relu(x + shortcut)
+}
+
+/// The middle of a map, as large as another.
+pub(crate) fn crop(map: Tensor<4>, to: &Tensor<4>) -> Tensor<4> {
+    let [.., full_height, full_width] = map.dims();
+    let [.., height, width] = to.dims();
+    let (row, col) = ((full_height - height) / 2, (full_width - width) / 2);
+    map.narrow(2, row, height).narrow(3, col, width)
+}
+
+fn rectify(x: Tensor<4>, relu: bool) -> Tensor<4> {
+    if relu { activation::relu(x) } else { x }
+}
