@@ -19,9 +19,9 @@ pub struct Common {
     /// Where the network runs; auto takes a GPU if there is one and else the CPU.
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     pub device: DeviceChoice,
-    /// Threads of the CPU work; 0 takes all cores.
-    #[arg(long, default_value_t = 0)]
-    pub threads: usize,
+    /// Threads of the CPU work, up to 1024; 0 takes all cores.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub threads: u16,
     /// Say nothing but errors and results.
     #[arg(long)]
     pub quiet: bool,
@@ -30,9 +30,9 @@ pub struct Common {
 /// Options of programs without a network.
 #[derive(clap::Args, Debug)]
 pub struct Plain {
-    /// Threads of the CPU work; 0 takes all cores.
-    #[arg(long, default_value_t = 0)]
-    pub threads: usize,
+    /// Threads of the CPU work, up to 1024; 0 takes all cores.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub threads: u16,
     /// Say nothing but errors and results.
     #[arg(long)]
     pub quiet: bool,
@@ -58,12 +58,12 @@ pub fn check_interrupt() -> Result<()> {
 pub fn run(common: &Common, program: impl FnOnce(&Interrupter) -> Result<()>) -> ExitCode {
     let interrupter = Interrupter::new();
     let stop = interrupter.clone();
-    guarded(common.quiet, common.threads, move || stop.stop(Some("Ctrl-C")), || program(&interrupter))
+    guarded(common.quiet, common.threads.into(), move || stop.stop(Some("Ctrl-C")), || program(&interrupter))
 }
 
 /// The same for a program without a network.
 pub fn run_plain(plain: &Plain, program: impl FnOnce() -> Result<()>) -> ExitCode {
-    guarded(plain.quiet, plain.threads, || {}, program)
+    guarded(plain.quiet, plain.threads.into(), || {}, program)
 }
 
 fn guarded(
@@ -72,7 +72,9 @@ fn guarded(
     stop: impl Fn() + Send + 'static,
     program: impl FnOnce() -> Result<()>,
 ) -> ExitCode {
-    let level = if quiet { "error" } else { "warn,examples=info,demo=info,train=info" };
+    // burn's loop logs the errors that it gives back as well.
+    let level =
+        if quiet { "error,burn_train=off" } else { "warn,burn_train=off,examples=info,demo=info,train=info" };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)

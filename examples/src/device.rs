@@ -28,6 +28,8 @@ pub struct Chosen {
     pub device: Device,
     /// Kind and name in words.
     pub name: String,
+    /// Kind and name of what decides the last bits of a result: on the CPU its instructions, not its threads.
+    pub identity: String,
 }
 
 /// Opens the device, and says in one line which one it is.
@@ -51,9 +53,26 @@ pub fn open(choice: DeviceChoice) -> Result<Chosen> {
     Ok(chosen)
 }
 
+/// Opens several devices of one kind for training, the one that [`open`] takes first.
+///
+/// On the CPU they share its threads: of use for trying the program only.
+///
+/// # Errors
+///
+/// As [`open`], and when there are fewer graphics cards.
+pub fn open_several(choice: DeviceChoice, count: usize) -> Result<Vec<Chosen>> {
+    let first = open(choice)?;
+    if count <= 1 || first.name.starts_with("cpu") {
+        return Ok(vec![first; count.max(1)]);
+    }
+    let api = if choice == DeviceChoice::Vulkan { WgpuBackend::Vulkan } else { WgpuBackend::Auto };
+    (0..count).map(|number| adapter(DeviceKind::DiscreteGpu(number), api)).collect()
+}
+
 fn cpu() -> Chosen {
     let name = format!("cpu, {} threads", rayon::current_num_threads());
-    Chosen { device: Device::flex(), name }
+    let identity = format!("cpu, {}", unet_burn::cpu_instructions());
+    Chosen { device: Device::flex(), name, identity }
 }
 
 /// The first adapter that is hardware: discrete before integrated before virtual.
@@ -67,7 +86,8 @@ fn adapter(kind: DeviceKind, api: WgpuBackend) -> Result<Chosen> {
         Ok(device) => {
             let adapter =
                 device.identity().map_or_else(|| "unnamed adapter".into(), |identity| identity.name);
-            Ok(Chosen { device, name: format!("wgpu, {adapter}") })
+            let name = format!("wgpu, {adapter}");
+            Ok(Chosen { device, identity: name.clone(), name })
         }
         Err(error) => bail!("no graphics adapter can be used ({error}): use --device cpu"),
     }

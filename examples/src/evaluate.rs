@@ -68,7 +68,7 @@ pub fn evaluate(truth: &Path, probability: &Path, threshold: Option<f64>) -> Res
     };
     ensure!((0.0..=1.0).contains(&threshold), "--threshold {threshold} is no probability");
     ensure!(
-        map.sample_type() == SampleType::F32 && map.num_bands() == 1,
+        map.sample_type() == SampleType::F32 && (1..=2).contains(&map.num_bands()), // the second is the spread
         "{} is no probability map: it has {} bands of {:?}",
         probability.display(),
         map.num_bands(),

@@ -1,20 +1,41 @@
 //! From a stack and a model to probabilities, a mask and polygons.
+//!
+//! ```text
+//! stack.tif ─► windows, normalised ─► network ─► rows of windows ─► unfinished map ─► probability.tif ─► mask.tif, mines.geojson
+//!              several threads        batches     stitched           survives a kill     block rows
+//! ```
+//!
+//! No step holds more of the scene than a row of windows, but for the mask (one byte a pixel). On the CPU strips take
+//! the place of windows, and of each some hundred rows are held.
 
+use std::fs::{self, File};
+use std::ops::Range;
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::{self, Scope};
+use std::time::{Instant, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use ndarray::{Array2, Array3, ArrayView2, Axis, s};
-use s2_io::{CogOptions, GeoTiff, Grid, Overviews, write_cog};
+use anyhow::{Context, Result, ensure};
+use indicatif::ProgressBar;
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, s};
+use s2_io::{Algorithm, Checksum, Grid};
 use s2_patches::{Geometry, PatchWindow, WindowPlan, extract, stitch};
-use s2_vector::{Feature, FeatureCollection, Utm, area_ha_utm, polygonize, write_geojson};
-use serde_json::json;
-use unet_burn::{Bundle, UNetConfig};
+use unet_burn::{Bundle, Padding, Predictor, PredictorConfig, UNetConfig, UpConvolution};
 
-use crate::cli::{check_interrupt, make_folder, progress_bar};
+use crate::cli::{check_interrupt, make_folder, peak_memory_bytes, progress_bar};
 use crate::device::Chosen;
-use crate::input::{Scene, no_data};
+use crate::input::{STACK, STATISTICS, Scene, no_data};
 use crate::prepare::made_by;
+
+pub use maps::About;
+use unfinished::{Origin, Unfinished};
+pub use window::WindowSize;
+use window::{Fit, LARGEST, free_bytes};
+
+mod maps;
+mod strips;
+mod unfinished;
+mod window;
 
 /// File names of the fixed contract.
 pub const PROBABILITY: &str = "probability.tif";
@@ -27,15 +48,135 @@ pub const THRESHOLD: &str = "THRESHOLD";
 /// Mask value of pixels without data.
 pub const MASK_NODATA: u8 = 255;
 
-/// How windows of a network fit together.
-pub fn geometry(config: &UNetConfig) -> Result<Geometry> {
-    Ok(Geometry::try_new(config.levels, config.kernel)?.with_padded_up_convolution())
+/// Windows that wait for the device may fill so much memory, or be one.
+const READ_AHEAD_BYTES: usize = 512 << 20;
+/// More threads than these do not read faster.
+const MAX_READERS: usize = 4;
+
+/// How to go over a scene.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Side of the windows.
+    pub window: WindowSize,
+    /// Windows that the network gets at a time.
+    pub batch: usize,
+    /// How the network looks at them.
+    pub views: PredictorConfig,
 }
 
-/// Probabilities of a whole scene, `[row, column]`; NaN where the scene has no data.
+/// How windows of a network fit together.
 ///
-/// Windows are read and normalised by a thread of their own while the device computes; memory is bounded by
-/// the window size but for the result.
+/// # Errors
+///
+/// For a network that pads its convolutions: what it says of a pixel depends on where the window ends, so that maps of
+/// windows have seams.
+pub fn geometry(config: &UNetConfig) -> Result<Geometry> {
+    ensure!(
+        config.padding == Padding::Valid,
+        "a network with same padding cannot be stitched: use valid padding"
+    );
+    let geometry = Geometry::try_new(config.levels, config.kernel)?;
+    Ok(match config.up {
+        UpConvolution::Upsample => geometry.with_padded_up_convolution(),
+        UpConvolution::Transposed => geometry,
+    })
+}
+
+/// Checksum of the weights of the bundle in a folder, by which maps name their model.
+pub fn weights_checksum(model: &Path) -> Result<String> {
+    let path = model.join("model.safetensors");
+    let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Checksum::of(Algorithm::Sha256, file)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .to_string())
+}
+
+/// Predicts a prepared scene and writes `probability.tif`, `mask.tif` and `mines.geojson`.
+///
+/// A run that was killed goes on where it stopped when the same is asked for again, to the same bytes on the CPU.
+pub fn predict(
+    folder: &Path,
+    model: &Path,
+    device: &Chosen,
+    out: &Path,
+    options: Options,
+    threshold: Option<f64>,
+    quiet: bool,
+) -> Result<()> {
+    let bundle = Bundle::load(model, &device.device)?;
+    let scene = Scene::open(folder)?;
+    let threshold =
+        threshold.or(bundle.threshold).context("the model has no threshold: name one with --threshold")?;
+    ensure!(
+        (0.0..=1.0).contains(&threshold),
+        "the threshold {threshold} of {} is not in 0 to 1: name one with --threshold",
+        model.display()
+    );
+    let job = Job::new(&scene, &bundle, device, options, quiet)?;
+    let about =
+        About { product: scene.statistics.product.clone(), model: weights_checksum(model)?, threshold };
+    let Grid { height, width, .. } = *scene.stack.grid();
+    let origin = Origin {
+        made_by: made_by(),
+        weights: about.model.clone(),
+        network: bundle.model.config().clone(),
+        views: options.views,
+        device: device.identity.clone(),
+        product: about.product.clone(),
+        stack: identity(folder)?,
+        shape: [job.predictor.num_maps(), height, width],
+        strips: false,
+        window: 0,
+        batch: options.batch,
+    };
+    make_folder(out)?;
+    let map = out.join(PROBABILITY);
+
+    let free = free_bytes(device);
+    // What was begun goes on in its own way and size, unless that no longer fits; new strips are to leave half of the memory.
+    let auto = options.window == WindowSize::Auto;
+    let found = if auto { Unfinished::begun(&map, &origin) } else { None };
+    let windows_begun = found.filter(|found| !found.strips);
+    let begun = windows_begun.and_then(|found| job.fit.choose(WindowSize::Pixels(found.window), free).ok());
+    let strips = if auto && begun.is_none() { job.strips(LARGEST)? } else { None };
+    let share = if found.is_some_and(|found| found.strips) { free } else { free.map(|free| free / 2) };
+    let strips = strips.filter(|plan| plan.fits(share));
+    let mut unfinished = if let Some(plan) = strips {
+        // The batch is that of windows.
+        let origin = Origin { strips: true, window: plan.width, batch: 0, ..origin };
+        let mut unfinished = Unfinished::open(&map, origin)?;
+        let first = unfinished.parts();
+        job.predict_strips(&plan, first, |rows| unfinished.push(rows))?;
+        unfinished
+    } else {
+        let plan = begun.map_or_else(|| job.fit.choose(options.window, free), Ok)?;
+        let attempt = |plan: &WindowPlan| {
+            let origin = Origin { window: plan.input_size(), ..origin.clone() };
+            let mut unfinished = Unfinished::open(&map, origin)?;
+            let first = unfinished.parts();
+            job.predict_windows(plan, first, |rows| unfinished.push(rows))?;
+            Ok(unfinished)
+        };
+        let runs = |size| window::runs(&job.predictor, options.batch, origin.network.in_channels, size);
+        job.fit.attempt(options.window, plan, attempt, runs)?
+    };
+
+    let mut writer = maps::probability_writer(out, scene.stack.grid(), &about, job.predictor.num_maps())?;
+    unfinished.read(|rows| {
+        check_interrupt()?;
+        Ok(writer.write_rows(rows)?)
+    })?;
+    writer.finish()?;
+    maps::write_mask_and_polygons(out, &about, quiet)?;
+    unfinished.remove();
+    if let Some(bytes) = peak_memory_bytes().filter(|_| !quiet) {
+        tracing::info!("{:.2} GiB of memory at most", bytes as f64 / f64::from(1 << 30));
+    }
+    Ok(())
+}
+
+/// Probabilities of a whole scene in memory, `[row, column]`; NaN where the scene has no data. Where the network cannot take
+/// the scene row by row, or has too little memory for it, it gets windows of a size; the map is the same but for rounding.
 pub fn probabilities(
     scene: &Scene,
     bundle: &Bundle,
@@ -43,157 +184,284 @@ pub fn probabilities(
     window: usize,
     quiet: bool,
 ) -> Result<Array2<f32>> {
-    bundle.recipe.check(&scene.recipe())?;
+    let options = Options { window: WindowSize::Pixels(window), batch: 1, views: PredictorConfig::default() };
+    let job = Job::new(scene, bundle, device, options, quiet)?;
     let Grid { height, width, .. } = *scene.stack.grid();
-    let geometry = geometry(bundle.model.config())?;
-    let plan = WindowPlan::try_new(height, width, geometry, window)?;
-    let bar = progress_bar(quiet, plan.len(), "predict");
-    let mut probabilities = Array3::from_elem((1, height, width), f32::NAN);
-    std::thread::scope(|scope| -> Result<()> {
-        let (send, windows) = sync_channel(2);
-        let plan = &plan;
-        scope.spawn(move || {
-            for window in plan.iter() {
-                let input = read_window(scene, &window);
-                let failed = input.is_err();
-                if send.send((window, input)).is_err() || failed {
-                    return; // the other side has stopped, or will now
-                }
-            }
-        });
-        for (window, input) in windows {
-            check_interrupt()?;
-            let (channels, no_data) = input?;
-            let batch = channels.insert_axis(Axis(0));
-            let mut output = unet_burn::predict(&bundle.model, batch.view(), &device.device)?;
-            let kept = output.slice_mut(s![0, 0, ..window.output.height, ..window.output.width]);
-            ndarray::Zip::from(kept).and(&no_data).for_each(|probability, &no_data| {
-                if no_data {
-                    *probability = f32::NAN;
-                }
-            });
-            stitch(probabilities.view_mut(), output.index_axis(Axis(0), 0), &window)?;
-            bar.inc(1);
-        }
+    let mut map = Array2::from_elem((height, width), f32::NAN);
+    let mut done = 0;
+    let write = |rows: ArrayView3<'_, f32>| {
+        let rows = rows.index_axis(Axis(0), 0);
+        map.slice_mut(s![done..done + rows.nrows(), ..]).assign(&rows);
+        done += rows.nrows();
         Ok(())
-    })?;
-    bar.finish_and_clear();
-    Ok(probabilities.index_axis_move(Axis(0), 0))
+    };
+    let half = free_bytes(device).map(|free| free / 2);
+    match job.strips(LARGEST)?.filter(|plan| plan.fits(half)) {
+        Some(plan) => job.predict_strips(&plan, 0, write)?,
+        None => job.predict_windows(&job.fit.plan(window)?, 0, write)?,
+    }
+    Ok(map)
 }
 
-/// The channels of a window, mirrored at the edges of the scene, and where its kept part has no data.
-fn read_window(scene: &Scene, window: &PatchWindow) -> Result<(Array3<f32>, Array2<bool>)> {
-    let Grid { height, width, .. } = *scene.stack.grid();
-    let part = window.footprint(height, width);
-    let read = s2_io::Window { row: part.row, col: part.col, height: part.height, width: part.width };
-    let stack = scene.stack.read_window::<u16>(read)?.data;
-    let output = window.output;
-    let (row, col) = (output.row - part.row, output.col - part.col);
-    let num_bands = scene.statistics.bands.len();
-    let kept = stack.slice(s![..num_bands, row..row + output.height, col..col + output.width]);
-    let no_data = no_data(kept);
-    let (first_row, first_col) =
-        (window.input_row - part.row.cast_signed(), window.input_col - part.col.cast_signed());
-    let patch = extract(stack.view(), first_row, first_col, window.input_size, window.input_size);
-    Ok((scene.channels(patch.view())?, no_data))
-}
-
-/// Predicts a prepared scene and writes `probability.tif`, `mask.tif` and `mines.geojson`.
-pub fn predict(
-    folder: &Path,
-    bundle: &Bundle,
-    device: &Chosen,
-    out: &Path,
-    window: usize,
-    threshold: Option<f64>,
-    quiet: bool,
-) -> Result<()> {
-    make_folder(out)?;
-    let scene = Scene::open(folder)?;
-    let threshold =
-        threshold.or(bundle.threshold).context("the model has no threshold: name one with --threshold")?;
-    ensure!((0.0..=1.0).contains(&threshold), "threshold {threshold} is no probability");
-    let probabilities = probabilities(&scene, bundle, device, window, quiet)?;
-    write_maps(out, &scene.stack, &scene.statistics.product, probabilities.view(), threshold, quiet)
-}
-
-/// Writes the probabilities, the mask above the threshold and its polygons.
+/// Writes probabilities that are in memory, the mask above the threshold and its polygons.
 pub fn write_maps(
     out: &Path,
-    stack: &GeoTiff,
-    product: &str,
+    grid: &Grid,
     probabilities: ArrayView2<'_, f32>,
-    threshold: f64,
+    about: &About,
     quiet: bool,
 ) -> Result<()> {
-    let grid = *stack.grid();
-    let metadata = vec![
-        ("PRODUCT".to_owned(), product.to_owned()),
-        (THRESHOLD.to_owned(), threshold.to_string()),
-        ("MADE_BY".to_owned(), made_by()),
-    ];
-    let options = CogOptions {
-        overviews: Overviews::Average,
-        nodata: Some(f64::NAN),
-        band_names: vec!["probability".into()],
-        metadata: metadata.clone(),
-        ..CogOptions::default()
-    };
-    write_cog(out.join(PROBABILITY), probabilities.insert_axis(Axis(0)), &grid, &options)?;
+    let mut writer = maps::probability_writer(out, grid, about, 1)?;
+    writer.write_rows(probabilities.insert_axis(Axis(0)))?;
+    writer.finish()?;
     check_interrupt()?;
-
-    let mask = probabilities.mapv(|probability| match probability {
-        p if p.is_nan() => MASK_NODATA,
-        p => u8::from(p >= threshold as f32),
-    });
-    // Forest-floor grey and the vermilion of Okabe and Ito's palette.
-    let colors = vec![[40, 40, 40], [213, 94, 0]];
-    let options = CogOptions {
-        overviews: Overviews::Mode,
-        nodata: Some(f64::from(MASK_NODATA)),
-        band_names: vec!["mine".into()],
-        metadata,
-        colors: Some(colors),
-        ..CogOptions::default()
-    };
-    write_cog(out.join(MASK), mask.view().insert_axis(Axis(0)), &grid, &options)?;
-    check_interrupt()?;
-    write_polygons(
-        &out.join(POLYGONS),
-        &grid,
-        mask.mapv(|class| class == 1).view(),
-        product,
-        threshold,
-        quiet,
-    )
+    maps::write_mask_and_polygons(out, about, quiet)
 }
 
-fn write_polygons(
-    path: &Path,
-    grid: &Grid,
-    mask: ArrayView2<'_, bool>,
-    product: &str,
-    threshold: f64,
+/// Which stack and statistics lie in a folder. The stack is known by its length and time of change: to read
+/// gigabytes for a checksum would take longer than a GPU predicts them.
+pub fn identity(folder: &Path) -> Result<String> {
+    let (stack, statistics) = (folder.join(STACK), folder.join(STATISTICS));
+    let cannot = |path: &Path| format!("cannot read {}", path.display());
+    let metadata = fs::metadata(&stack).with_context(|| cannot(&stack))?;
+    let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let file = File::open(&statistics).with_context(|| cannot(&statistics))?;
+    let statistics = Checksum::of(Algorithm::Sha256, file).with_context(|| cannot(&statistics))?;
+    Ok(format!("{} bytes, changed at {modified} ns, statistics {statistics}", metadata.len()))
+}
+
+/// A scene, and a network to go over it.
+struct Job<'a> {
+    scene: &'a Scene,
+    predictor: Predictor,
+    fit: Fit<'a>,
     quiet: bool,
-) -> Result<()> {
-    let epsg = grid.epsg.ok_or_else(|| anyhow!("the stack has no coordinate reference system"))?;
-    let utm = Utm::from_epsg(epsg)?;
-    let mut total_ha = 0.0;
-    let mut features = Vec::new();
-    for (index, polygon) in polygonize(mask, &grid.transform).iter().enumerate() {
-        let area_ha = area_ha_utm(polygon, utm);
-        total_ha += area_ha;
-        let properties = json!({ "id": index + 1, "area_ha": (area_ha * 1e4).round() / 1e4 });
-        let serde_json::Value::Object(properties) = properties else { bail!("properties are an object") };
-        features.push(Feature { polygon: s2_vector::to_lonlat(polygon, utm), properties });
+}
+
+/// What is done of a map.
+struct Progress {
+    bar: ProgressBar,
+    start: Instant,
+    quiet: bool,
+    /// Parts of the map, those of them without data, and pixels of them all.
+    done: usize,
+    empty: usize,
+    pixels: usize,
+}
+
+impl Progress {
+    fn add(&mut self, part: s2_patches::Window, has_data: bool) {
+        self.bar.inc(1);
+        self.done += 1;
+        self.empty += usize::from(!has_data);
+        self.pixels += part.height * part.width;
     }
-    let about =
-        json!({ "product": product, "threshold": threshold, "total_ha": total_ha, "made_by": made_by() });
-    let serde_json::Value::Object(about) = about else { bail!("metadata are an object") };
-    let features = FeatureCollection { features, metadata: about };
-    write_geojson(path, &features)?;
-    if !quiet {
-        tracing::info!("{} polygons, {total_ha:.1} ha at probability {threshold}", features.features.len());
+
+    /// Says how fast it was, and what the parts were.
+    fn finish(self, parts: &str) {
+        let Self { bar, start, quiet, done, empty, pixels } = self;
+        bar.finish_and_clear();
+        if !quiet && done > 0 {
+            let seconds = start.elapsed().as_secs_f64();
+            tracing::info!(
+                "predicted {pixels} pixels in {seconds:.1} s, {:.0} a second: {parts}, {empty} without data",
+                pixels as f64 / seconds
+            );
+        }
     }
-    Ok(())
+}
+
+/// A window as it was read.
+struct Input {
+    window: PatchWindow,
+    /// The network's channels, and where the part to keep has no data; nothing if it has none at all.
+    patch: Option<(Array3<f32>, Array2<bool>)>,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        scene: &'a Scene,
+        bundle: &'a Bundle,
+        device: &Chosen,
+        options: Options,
+        quiet: bool,
+    ) -> Result<Self> {
+        bundle.recipe.check(&scene.recipe())?;
+        ensure!(options.batch > 0, "--batch 0: the network needs one window at a time or more");
+        let predictor = options.views.init(&bundle.model, &device.device)?;
+        let Grid { height, width, .. } = *scene.stack.grid();
+        let network = bundle.model.config();
+        let fit = Fit {
+            height,
+            width,
+            network,
+            geometry: geometry(network)?,
+            all_views: options.views.all_views,
+            batch: options.batch,
+        };
+        Ok(Self { scene, predictor, fit, quiet })
+    }
+
+    /// Predicts from a row of windows on, and hands out each finished one, `[map, row, column]`: the probability and,
+    /// if asked for, its spread; NaN where the scene has no data.
+    fn predict_windows(
+        &self,
+        plan: &WindowPlan,
+        first: usize,
+        mut write: impl FnMut(ArrayView3<'_, f32>) -> Result<()>,
+    ) -> Result<()> {
+        let windows = first * plan.per_row()..plan.len();
+        let mut progress = self.progress(plan.len(), windows.start);
+        let mut strip = Array3::default((0, 0, 0));
+        thread::scope(|scope| -> Result<()> {
+            let mut waiting = Vec::new();
+            for input in self.read_ahead(scope, *plan, windows.clone()) {
+                check_interrupt()?;
+                let input = input?;
+                let is_last = plan.get(plan.len() - 1) == Some(input.window);
+                waiting.push(input);
+                let patches = waiting.iter().filter(|input| input.patch.is_some()).count();
+                // Windows without data need not wait, but for those before them.
+                if patches > 0 && patches < self.fit.batch && !is_last {
+                    continue;
+                }
+                for (window, maps) in self.predict_batch(&mut waiting)? {
+                    let (output, has_data) = (window.output, maps.is_some());
+                    if output.col == 0 {
+                        let shape = (self.predictor.num_maps(), output.height, self.fit.width);
+                        strip = Array3::from_elem(shape, f32::NAN);
+                    }
+                    if let Some(maps) = maps {
+                        let in_strip = s2_patches::Window { row: 0, ..output };
+                        let window = PatchWindow { output: in_strip, ..window };
+                        stitch(strip.view_mut(), maps.view(), &window)?;
+                    }
+                    if output.cols().end == self.fit.width {
+                        write(strip.view())?;
+                    }
+                    progress.add(output, has_data);
+                }
+            }
+            Ok(())
+        })?;
+        progress.finish(&format!("{} windows of {}", windows.len(), plan.input_size()));
+        Ok(())
+    }
+
+    /// Shows how many of some parts of the map are done.
+    fn progress(&self, parts: usize, done: usize) -> Progress {
+        let bar = progress_bar(self.quiet, parts, "predict");
+        bar.set_position(done as u64);
+        Progress { bar, start: Instant::now(), quiet: self.quiet, done: 0, pixels: 0, empty: 0 }
+    }
+
+    /// Reads and normalises windows on several threads; they come in order.
+    fn read_ahead<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        plan: WindowPlan,
+        windows: Range<usize>,
+    ) -> impl Iterator<Item = Result<Input>> + use<'scope, 'a> {
+        let bytes = self.fit.network.in_channels * plan.input_size().pow(2) * size_of::<f32>();
+        let threads = rayon::current_num_threads().min(MAX_READERS);
+        let readers = (READ_AHEAD_BYTES / bytes).clamp(1, threads);
+        // Each thread has every n-th window and keeps one ready until it is taken.
+        let queues: Vec<Receiver<Result<Input>>> = (0..readers)
+            .map(|reader| {
+                let (send, receive) = sync_channel(0);
+                let own = windows.clone().skip(reader).step_by(readers);
+                scope.spawn(move || {
+                    for window in own.filter_map(|index| plan.get(index)) {
+                        let input = self.read(window);
+                        let failed = input.is_err();
+                        if send.send(input).is_err() || failed {
+                            return; // the other side has stopped, or will now
+                        }
+                    }
+                });
+                receive
+            })
+            .collect();
+        (0..windows.len()).map(move |i| queues[i % readers].recv().context("a reading thread ended early")?)
+    }
+
+    /// Reads a window, mirrored at the edges of the scene.
+    fn read(&self, window: PatchWindow) -> Result<Input> {
+        let part = window.footprint(self.fit.height, self.fit.width);
+        let read = s2_io::Window { row: part.row, col: part.col, height: part.height, width: part.width };
+        let stack = self.scene.stack.read_window::<u16>(read)?.data;
+        let output = window.output;
+        let (row, col) = (output.row - part.row, output.col - part.col);
+        let num_bands = self.scene.statistics.bands.len();
+        let no_data =
+            no_data(stack.slice(s![..num_bands, row..row + output.height, col..col + output.width]));
+        if no_data.iter().all(|&no_data| no_data) {
+            return Ok(Input { window, patch: None });
+        }
+        let (first_row, first_col) =
+            (window.input_row - part.row.cast_signed(), window.input_col - part.col.cast_signed());
+        let patch = extract(stack.view(), first_row, first_col, window.input_size, window.input_size);
+        Ok(Input { window, patch: Some((self.scene.channels(patch.view())?, no_data)) })
+    }
+
+    /// The network's output for each of the windows that wait, NaN where there is no data; nothing where there is none
+    /// at all.
+    fn predict_batch(&self, waiting: &mut Vec<Input>) -> Result<Vec<(PatchWindow, Option<Array3<f32>>)>> {
+        let (mut patches, mut masks, mut windows) = (Vec::new(), Vec::new(), Vec::new());
+        for Input { window, patch } in waiting.drain(..) {
+            windows.push((window, patch.is_some()));
+            if let Some((patch, no_data)) = patch {
+                patches.push(patch);
+                masks.push(no_data);
+            }
+        }
+        if patches.is_empty() {
+            return Ok(windows.into_iter().map(|(window, _)| (window, None)).collect());
+        }
+        let batch = if patches.len() == 1 {
+            patches.remove(0).insert_axis(Axis(0)) // moved, not copied
+        } else {
+            let views: Vec<_> = patches.iter().map(|patch| patch.view()).collect();
+            ndarray::stack(Axis(0), &views)?
+        };
+        drop(patches);
+        let maps = self.predictor.predict(batch)?;
+        let mut results = maps.outer_iter().zip(&masks);
+        let finish = |(window, has_data): (PatchWindow, bool)| {
+            let Some((maps, no_data)) = has_data.then(|| results.next()).flatten() else {
+                return Ok((window, None));
+            };
+            let mut maps = maps.to_owned();
+            self.hide_no_data(&mut maps, no_data, &window)?;
+            Ok((window, Some(maps)))
+        };
+        windows.into_iter().map(finish).collect()
+    }
+
+    /// Writes NaN where the part that is kept has no data. NaN of the network's own would pass for that, so it is an
+    /// error.
+    fn hide_no_data(
+        &self,
+        maps: &mut Array3<f32>,
+        no_data: &Array2<bool>,
+        window: &PatchWindow,
+    ) -> Result<()> {
+        let PatchWindow { skipped, output, .. } = *window;
+        let kept = s![.., skipped..skipped + output.height, skipped..skipped + output.width];
+        let mut finite = true;
+        for map in maps.slice_mut(kept).outer_iter_mut() {
+            ndarray::Zip::from(map).and(no_data).for_each(|value, &no_data| {
+                finite &= no_data || value.is_finite();
+                if no_data {
+                    *value = f32::NAN;
+                }
+            });
+        }
+        let advice = match self.predictor.config().half {
+            true => "its values exceed half precision, leave --half out",
+            false => "its weights are broken",
+        };
+        ensure!(finite, "the network gave no number in the {output}: {advice}");
+        Ok(())
+    }
 }

@@ -9,10 +9,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ndarray::{Array3, s};
-use s2_io::{Band, CogOptions, GeoTiff, Grid, Overviews, write_cog};
+use ndarray::s;
+use s2_io::{Band, GeoTiff};
 use serde_json::json;
-use server::{PASSWORD, Product, Server, USER, archive};
+use server::{PASSWORD, Product, Server, USER, archive, cog, noise};
 
 /// A program beside a server; the waits are short.
 struct Place {
@@ -160,28 +160,15 @@ fn an_area_costs_its_blocks_and_becomes_a_stack() {
     let layers = Band::TEN_AND_TWENTY.into_iter().zip(keys).map(|(band, key)| (key, band.resolution_m()));
     for (number, (key, resolution)) in layers.chain([("scl", 20)]).enumerate() {
         let size = SIZE * 10 / resolution as usize;
-        let mut state = number as u64;
-        let data = Array3::from_shape_simple_fn((1, size, size), || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            if key == "scl" { 4 } else { 1000 + u16::try_from(state >> 52).unwrap() }
-        });
-        let metres = f64::from(resolution);
-        let grid = Grid {
-            transform: [700_000.0, metres, 0.0, 3_300_000.0, 0.0, -metres],
-            epsg: Some(32629),
-            height: size,
-            width: size,
-        };
-        let path = place.path("band.tif");
-        let options =
-            CogOptions { nodata: Some(0.0), overviews: Overviews::Nearest, ..CogOptions::default() };
-        write_cog(&path, data.view(), &grid, &options).unwrap();
+        let mut noise = noise(number as u64);
+        let sample = || if key == "scl" { 4 } else { 1000 + noise() };
+        let (data, bytes) = cog(place.folder.path(), 700_000.0, f64::from(resolution), size, sample);
         let href = format!("/cogs/{key}.tif");
         assets.insert(
             key.to_owned(),
             json!({ "href": place.server.at(&href), "type": "image/tiff; application=geotiff; profile=cloud-optimized" }),
         );
-        place.server.lock().files.insert(href, Arc::new(fs::read(&path).unwrap()));
+        place.server.lock().files.insert(href, Arc::new(bytes));
         red = if key == "red" { Some(data) } else { red };
     }
     let corner = |x: f64, y: f64| {

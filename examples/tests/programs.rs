@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use examples::scene::write_scene;
+use ndarray::Array3;
+use s2_io::{CogOptions, Grid, write_cog};
 
 fn program(name: &str) -> Command {
     let path = match name {
@@ -99,13 +101,8 @@ fn the_whole_way_in_small() {
         assert!(fs::read(again.join(file)).unwrap() == fs::read(demo.join(file)).unwrap(), "{file}");
     }
     let maps = out.path().join("maps");
-    let output = run(program("predict")
-        .arg(&again)
-        .arg("--model")
-        .arg(demo.join("model"))
-        .arg("--out")
-        .arg(&maps)
-        .args(["--window", "580"]));
+    let output =
+        run(program("predict").arg(&again).arg("--model").arg(demo.join("model")).arg("--out").arg(&maps));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for file in ["probability.tif", "mask.tif", "mines.geojson"] {
         assert!(fs::read(maps.join(file)).unwrap() == fs::read(demo.join(file)).unwrap(), "{file}");
@@ -247,4 +244,148 @@ fn ctrl_c_ends_with_130_and_no_half_file() {
     assert_eq!(output.status.code(), Some(130), "{text}");
     assert!(text.contains("interrupted"), "{text}");
     assert_eq!(files(&out), ["scene", "stack.tif", "statistics.json"], "whole files only");
+}
+
+/// A folder of chips with bright squares: four to learn from, two to validate.
+fn chips(folder: &Path) -> PathBuf {
+    let data = folder.join("chips");
+    let mut table = String::from("id,split\n");
+    for (id, split) in [(1, "train"), (2, "train"), (3, "train"), (4, "train"), (5, "val"), (6, "val")] {
+        table += &format!("{id},{split}\n");
+        let square =
+            |row: usize, col: usize| (40 + 3 * id..60 + 3 * id).contains(&row) && (50..75).contains(&col);
+        let image = Array3::from_shape_fn((3, 120, 120), |(band, row, col)| {
+            let noise = (row * 7919 + col * 104_729 + band * 31 + id * 997) % 500;
+            (1000 + noise + if square(row, col) { 900 } else { 0 }) as u16
+        });
+        let mask = Array3::from_shape_fn((1, 120, 120), |(_, row, col)| u8::from(square(row, col)));
+        let grid = Grid {
+            height: 120,
+            width: 120,
+            transform: [0.0, 10.0, 0.0, 0.0, 0.0, -10.0],
+            epsg: Some(32_629),
+        };
+        for (name, extension) in [("images", "img"), ("masks", "mask")] {
+            fs::create_dir_all(data.join(name)).unwrap();
+            let path = data.join(name).join(format!("{extension}_{id}.tif"));
+            match name {
+                "images" => write_cog(path, image.view(), &grid, &CogOptions::default()).unwrap(),
+                _ => write_cog(path, mask.view(), &grid, &CogOptions::default()).unwrap(),
+            }
+        }
+    }
+    fs::write(data.join("split.csv"), table).unwrap();
+    data
+}
+
+/// The numbers of a table with a heading.
+fn numbers(path: &Path) -> Vec<Vec<f64>> {
+    let table = fs::read_to_string(path).unwrap_or_default();
+    table.lines().skip(1).map(|line| line.split(',').map(|field| field.parse().unwrap()).collect()).collect()
+}
+
+/// The smallest network that there is use for.
+const TINY: [&str; 6] = ["--window", "76", "--levels", "2", "--filters", "2"];
+
+#[test]
+fn a_killed_training_run_goes_on_to_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = chips(folder.path());
+    let train = |out: &Path, epochs: usize| {
+        let mut command = program("train");
+        command.arg(&data).arg("--out").arg(out).args(TINY).arg("--epochs").arg(epochs.to_string()).args([
+            "--patches",
+            "24",
+            "--accumulate",
+            "2",
+            "--schedule",
+            "plateau",
+            "--plateau-epochs",
+            "1",
+            "--clip-norm",
+            "1",
+            "--workers",
+            "2",
+            "--plain",
+        ]);
+        command
+    };
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+
+    // It has more epochs to do than it can before it is killed.
+    let mut child = train(&killed, 100_000)
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = std::time::Instant::now();
+    while numbers(&killed.join("history.csv")).len() < 3 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        assert!(start.elapsed().as_secs() < 120, "three epochs take too long");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().unwrap(); // SIGKILL: nothing can be tidied up
+    child.wait().unwrap();
+    assert!(!killed.join("model.json").exists(), "no model yet");
+    let epochs = numbers(&killed.join("history.csv")).len() + 4;
+
+    let words = ["checkpoint/epoch-00000", "is the checkpoint of a run: resume it"];
+    fails(&mut train(&killed, epochs), &words);
+    let differences = [
+        (["--seed", "5"], "training.seed is 5 here, but 0 there"),
+        (["--contrast", "0.1"], "data.contrast is \"0.1\" here, but \"0.2\" there"),
+    ];
+    for (option, difference) in differences {
+        let words = format!("belongs to another run: {difference}");
+        fails(train(&killed, epochs).arg("--resume").args(option), &[words.as_str()]);
+    }
+    let mask = data.join("masks/mask_3.tif");
+    let (before, other) = (fs::read(&mask).unwrap(), fs::read(data.join("masks/mask_1.tif")).unwrap());
+    fs::write(&mask, other).unwrap();
+    fails(train(&killed, epochs).arg("--resume"), &["belongs to another run: data.files is"]);
+    fs::write(&mask, before).unwrap();
+
+    let output = run(train(&killed, epochs).arg("--resume"));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("goes on after epoch") && !text.contains("epoch 1:"), "{text}");
+
+    let output = run(&mut train(&whole, epochs));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let last = format!("epoch {epochs}: training loss");
+    assert!(text.contains(&last) && text.contains("F0.5"), "plain lines: {text}");
+    let expected = ["history.csv", "history.json", "loss.png", "model.json", "model.safetensors"];
+    assert_eq!(files(&whole), expected, "no checkpoint is left");
+    let (resumed, uninterrupted) =
+        (numbers(&killed.join("history.csv")), numbers(&whole.join("history.csv")));
+    assert_eq!((resumed.len(), uninterrupted.len()), (epochs, epochs), "all epochs");
+    for (resumed, uninterrupted) in resumed.iter().flatten().zip(uninterrupted.iter().flatten()) {
+        // JSON may round the last digit.
+        assert!((resumed - uninterrupted).abs() <= 1e-14 * uninterrupted.abs(), "{resumed} {uninterrupted}");
+    }
+    // SafeTensors: eight bytes of length, a header that has its entries in any order, the values.
+    let weights = |out: &Path| {
+        let bytes = fs::read(out.join("model.safetensors")).unwrap();
+        let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+        (serde_json::from_slice::<serde_json::Value>(&bytes[8..header]).unwrap(), bytes[header..].to_vec())
+    };
+    assert!(weights(&killed) == weights(&whole), "the same model bit for bit");
+    assert_eq!(files(&killed), files(&whole), "the same files");
+}
+
+#[test]
+fn a_bad_label_is_refused_with_the_name_of_its_chip() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = chips(folder.path());
+    let grid =
+        Grid { height: 120, width: 120, transform: [0.0, 10.0, 0.0, 0.0, 0.0, -10.0], epsg: Some(32_629) };
+    let mask = Array3::from_elem((1, 120, 120), 3_u8);
+    write_cog(data.join("masks/mask_3.tif"), mask.view(), &grid, &CogOptions::default()).unwrap();
+    let out = folder.path().join("out");
+    fails(
+        program("train").arg(&data).arg("--out").arg(&out).args(TINY),
+        &["mask_3.tif: the label at row 0, column 0 is 3: it has to be 0, 1 or 255"],
+    );
+    assert!(!out.join("model.json").exists(), "no model");
 }

@@ -1,15 +1,16 @@
 //! Real pixels of one scene under two processing baselines: one with an offset of 1000 DN, one without.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use examples::input::{STATISTICS, Scene};
-use examples::predict::{MASK, POLYGONS, PROBABILITY, predict};
+use examples::predict::{MASK, Options, POLYGONS, PROBABILITY, WindowSize, predict};
 use examples::prepare::{NORMALISED, prepare};
 use examples::{device, train};
 use s2_io::{Band, GeoTiff};
 use s2_normalize::Statistics;
 use unet_burn::burn::tensor::Device;
-use unet_burn::{Bundle, UNetConfig};
+use unet_burn::{Bundle, PredictorConfig, UNetConfig};
 
 /// A folder of the test data, or a word that it is not here.
 fn data(folder: &str) -> Option<PathBuf> {
@@ -21,7 +22,11 @@ fn data(folder: &str) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path);
     }
-    println!("SKIPPED: {} is not here; set S2_TEST_DATA to the test data", path.display());
+    let _ = writeln!(
+        std::io::stderr(),
+        "skipped: {} is not here; set S2_TEST_DATA to the test data",
+        path.display()
+    );
     None
 }
 
@@ -55,8 +60,11 @@ fn two_baselines_of_a_scene_give_one_map() {
     let network = UNetConfig { in_channels: 22, levels: 2, filters: 2, ..UNetConfig::default() };
     let model = network.init(&Device::flex()).unwrap();
     let bundle = Bundle { model, recipe: scene.recipe(), threshold: Some(0.01), training: None };
+    let model = out.path().join("model");
+    bundle.save(&model).unwrap();
+    let options = Options { window: WindowSize::Pixels(380), batch: 1, views: PredictorConfig::default() };
     for folder in [&old, &new] {
-        predict(folder, &bundle, &device, folder, 380, None, true).unwrap();
+        predict(folder, &model, &device, folder, options, None, true).unwrap();
     }
     let maps =
         |folder: &PathBuf| GeoTiff::open(folder.join(PROBABILITY)).unwrap().read::<f32>().unwrap().data;

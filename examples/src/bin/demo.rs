@@ -15,7 +15,7 @@ use examples::evaluate::{self, Truth, read_truth, table};
 use examples::input::Scene;
 use examples::prepare::{made_by, prepare};
 use examples::scene::write_scene;
-use examples::train::{Patches, Run, SceneSource, scene_regions, strips};
+use examples::train::{Display, Patches, Run, Sampler, SceneSource, scene_regions, strips};
 use examples::{predict, quicklook};
 use ndarray::{Array2, Axis};
 use s2_io::Band;
@@ -131,19 +131,25 @@ fn demo(args: &Args, interrupter: &Interrupter) -> Result<()> {
                 epochs: args.epochs,
                 batch_size: 2,
                 learning_rate: 2e-3,
-                loss: FocalLoss { alpha: 0.5, ..FocalLoss::default() },
+                loss: FocalLoss { alpha: 0.5, ..FocalLoss::default() }.into(),
                 seed: args.seed,
                 ..TrainingConfig::default()
             },
             recipe,
             sources: vec![product.clone()],
-            device: &device,
+            devices: std::slice::from_ref(&device),
             interrupter,
-            quiet,
+            display: if quiet { Display::Quiet } else { Display::Plain },
+            keep: None,
             network: network.clone(),
         };
         run.train(
-            Patches::random(vec![training], &network, window, 32, args.seed)?,
+            Patches::random(
+                vec![training],
+                &network,
+                window,
+                Sampler { len: 32, seed: args.seed, ..Sampler::default() },
+            )?,
             Patches::grid(vec![validation], &network, window)?,
         )
     })?;
@@ -161,12 +167,16 @@ fn demo(args: &Args, interrupter: &Interrupter) -> Result<()> {
     })?;
     let threshold = bundle.threshold.context("the threshold was chosen")?;
     clock.time("write", || {
-        bundle.save(&out.join("model"))?;
-        predict::write_maps(out, &scene.stack, &product, probabilities.view(), threshold, quiet)
+        let folder = out.join("model");
+        bundle.save(&folder)?;
+        let model = predict::weights_checksum(&folder)?;
+        let about = predict::About { product: product.clone(), model, threshold };
+        predict::write_maps(out, scene.stack.grid(), probabilities.view(), &about, quiet)
     })?;
     clock.time("pictures", || {
-        let history = &bundle.training.as_ref().context("a trained model has its record")?.history;
-        quicklook::save(&out.join("loss.png"), &quicklook::loss_curve(history)?)?;
+        let record = bundle.training.as_ref().context("a trained model has its record")?;
+        let curve = quicklook::loss_curve(&record.history, record.config.criterion, record.best_epoch)?;
+        quicklook::save(&out.join("loss.png"), &curve)?;
         pictures(out, &scene, &probabilities, &truth, threshold)
     })?;
 

@@ -1,0 +1,268 @@
+//! Which window size the memory of the device allows, and which one the scene wants.
+
+use std::fs;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use s2_patches::{Geometry, WindowPlan};
+use unet_burn::burn::tensor::Device;
+use unet_burn::ndarray::Array4;
+use unet_burn::{Error, Predictor, UNetConfig, prediction_bytes};
+
+use crate::device::Chosen;
+
+/// Beyond this windows hardly spend less on margins: of a tile, 1.25 pixels are computed for each one that is kept, in
+/// windows of 572 it is 2.44.
+pub const LARGEST: usize = 2108;
+
+/// The side of the windows, as the command line has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowSize {
+    /// What fits.
+    Auto,
+    /// So many pixels, or an error.
+    Pixels(usize),
+}
+
+impl FromStr for WindowSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => text.parse().map(Self::Pixels).map_err(|_| "neither auto nor a number of pixels".into()),
+        }
+    }
+}
+
+/// What windows have to fit.
+#[derive(Clone, Copy, Debug)]
+pub struct Fit<'a> {
+    /// Rows of the scene.
+    pub height: usize,
+    /// Columns of the scene.
+    pub width: usize,
+    /// The network.
+    pub network: &'a UNetConfig,
+    /// Its geometry.
+    pub geometry: Geometry,
+    /// Whether windows are seen in all eight views.
+    pub all_views: bool,
+    /// Windows at a time.
+    pub batch: usize,
+}
+
+impl Fit<'_> {
+    /// The plan of a window size.
+    pub fn plan(&self, size: usize) -> Result<WindowPlan, s2_patches::Error> {
+        let plan = if self.all_views { WindowPlan::for_all_views } else { WindowPlan::try_new };
+        plan(self.height, self.width, self.geometry, size)
+    }
+
+    /// The plan that gives the network the fewest pixels in windows of up to `largest`.
+    pub fn plan_up_to(&self, largest: usize) -> Option<WindowPlan> {
+        WindowPlan::cheapest(|size| self.plan(size), self.geometry, largest)
+    }
+
+    /// The plan for a choice, on a device with so many bytes of memory free, if anybody knows.
+    pub fn choose(&self, choice: WindowSize, free_bytes: Option<u64>) -> Result<WindowPlan> {
+        match (choice, free_bytes) {
+            // Half, because the estimate may be off and others want memory, too.
+            (WindowSize::Auto, Some(free)) => self
+                .largest_within(free / 2, LARGEST)
+                .and_then(|size| self.plan_up_to(size))
+                .with_context(|| {
+                    format!("{} of memory are too little for the smallest window of this network", gib(free))
+                }),
+            (WindowSize::Auto, None) => self.plan_up_to(LARGEST).context("no window fits this network"),
+            (WindowSize::Pixels(size), free) => {
+                let plan = self.plan(size)?;
+                let needed = self.bytes(size);
+                if let Some(free) = free.filter(|&free| needed > free) {
+                    bail!(
+                        "windows of {size} need about {} of memory and {} are free: {}",
+                        gib(needed),
+                        gib(free),
+                        advice(self.largest_within(free, size))
+                    );
+                }
+                Ok(plan)
+            }
+        }
+    }
+
+    /// Memory that the network needs for a batch of windows, about.
+    fn bytes(&self, size: usize) -> u64 {
+        prediction_bytes(self.network, size).unwrap_or(u64::MAX).saturating_mul(self.batch as u64)
+    }
+
+    /// The largest window size up to `largest` that needs no more than so many bytes and makes a plan.
+    fn largest_within(&self, bytes: u64, largest: usize) -> Option<usize> {
+        let mut size = self.geometry.valid_input_at_most(largest)?;
+        while self.bytes(size) > bytes {
+            size = self.geometry.valid_input_at_most(size - 1)?;
+        }
+        self.plan(size).ok().map(|_| size)
+    }
+
+    /// The largest window size with at most half the pixels of this one.
+    fn half_of(&self, size: usize) -> Option<usize> {
+        let size = self.geometry.valid_input_at_most((size as f64 / f64::sqrt(2.0)) as usize)?;
+        self.plan(size).ok().map(|_| size)
+    }
+
+    /// Predicts with a plan. When the device runs out of memory, `auto` goes on with smaller windows until these fit; for
+    /// a size that was asked for the error names one that fits, found by trial, since no graphics device tells what it
+    /// has left.
+    pub fn attempt<T>(
+        &self,
+        choice: WindowSize,
+        mut plan: WindowPlan,
+        mut predict: impl FnMut(&WindowPlan) -> Result<T>,
+        fits: impl Fn(usize) -> bool,
+    ) -> Result<T> {
+        loop {
+            let error = match predict(&plan) {
+                Err(error) if matches!(error.downcast_ref(), Some(Error::OutOfMemory { .. })) => error,
+                other => return other,
+            };
+            let size = plan.input_size();
+            let smaller = std::iter::successors(self.half_of(size), |&size| self.half_of(size));
+            let next = match choice {
+                WindowSize::Auto => self.half_of(size).and_then(|half| self.plan_up_to(half)),
+                WindowSize::Pixels(_) => None,
+            };
+            let Some(next) = next else {
+                let advice = advice(smaller.into_iter().find(|&size| fits(size)));
+                return Err(error.context(format!("windows of {size} are too large: {advice}")));
+            };
+            tracing::warn!("windows of {size} are too large for the device: trying {}", next.input_size());
+            plan = next;
+        }
+    }
+}
+
+/// Whether the network runs on an empty batch of windows.
+pub fn runs(predictor: &Predictor, batch: usize, in_channels: usize, size: usize) -> bool {
+    predictor.predict(Array4::zeros((batch, in_channels, size, size))).is_ok()
+}
+
+fn advice(fitting: Option<usize>) -> String {
+    fitting.map_or_else(
+        || "no window of this network fits".to_owned(),
+        |size| format!("--window {size} fits, --window auto finds what fits"),
+    )
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+/// Memory that the device has free, where it is known: on the CPU what the system has left for this process (Linux:
+/// also within the limit of its control group). Graphics interfaces do not tell.
+pub fn free_bytes(device: &Chosen) -> Option<u64> {
+    if device.device != Device::flex() {
+        return None;
+    }
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    // cgroup v2, as containers see their own.
+    let limit = number("/sys/fs/cgroup/memory.max")
+        .map(|limit| limit.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
+    Some((kibibytes * 1024).min(limit.unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::predict::geometry;
+
+    fn fit(network: &UNetConfig) -> Fit<'_> {
+        let geometry = geometry(network).unwrap();
+        Fit { height: 5490, width: 5490, network, geometry, all_views: false, batch: 1 }
+    }
+
+    #[test]
+    fn auto_takes_larger_windows_where_there_is_more_memory() {
+        let network = UNetConfig { in_channels: 22, filters: 16, ..UNetConfig::default() };
+        let fit = fit(&network);
+        let gib = 1 << 30;
+        let sizes = [gib / 4, gib, 4 * gib, 64 * gib]
+            .map(|free| fit.choose(WindowSize::Auto, Some(free)).unwrap().input_size());
+        assert!(sizes.is_sorted() && sizes[0] < 1000 && sizes[3] > 2000, "{sizes:?}");
+        for (free, size) in [gib / 4, gib, 4 * gib].into_iter().zip(sizes) {
+            assert!(prediction_bytes(&network, size).unwrap() <= free / 2, "{size} in {free} bytes");
+        }
+        let error = fit.choose(WindowSize::Auto, Some(1 << 20)).unwrap_err();
+        assert!(error.to_string().contains("too little"), "{error}");
+    }
+
+    #[test]
+    fn a_window_beyond_the_memory_is_refused_with_one_that_fits() {
+        let network = UNetConfig { in_channels: 22, ..UNetConfig::default() };
+        let fit = fit(&network);
+        let free = 2 << 30;
+        let error = fit.choose(WindowSize::Pixels(4012), Some(free)).unwrap_err().to_string();
+        assert!(
+            error.starts_with("windows of 4012 need about") && error.contains("2.0 GiB are free"),
+            "{error}"
+        );
+        let size = error.split("--window ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(fit.choose(WindowSize::Pixels(size), Some(free)).is_ok(), "{size} is named and fits");
+        assert!(fit.choose(WindowSize::Pixels(size + 16), Some(free)).is_err(), "it is the largest");
+    }
+
+    /// A device that has memory for windows below 1000, and the sizes that it was asked for.
+    fn small_device(asked: &RefCell<Vec<usize>>, size: usize) -> Result<usize> {
+        asked.borrow_mut().push(size);
+        if size < 1000 {
+            Ok(size)
+        } else {
+            Err(Error::OutOfMemory { message: "can't allocate".into() }.into())
+        }
+    }
+
+    #[test]
+    fn auto_goes_on_with_windows_that_fit() {
+        let network = UNetConfig { in_channels: 22, ..UNetConfig::default() };
+        let fit = fit(&network);
+        let asked = RefCell::default();
+        let plan = fit.choose(WindowSize::Auto, None).unwrap();
+        let attempt = |plan: &WindowPlan| small_device(&asked, plan.input_size());
+        let size = fit.attempt(WindowSize::Auto, plan, attempt, |_| true).unwrap();
+        let asked = asked.into_inner();
+        assert!(
+            asked.windows(2).all(|pair| 2 * pair[1].pow(2) <= pair[0].pow(2)),
+            "half the pixels: {asked:?}"
+        );
+        assert!(
+            asked.last() == Some(&size) && asked.len() > 1 && asked[asked.len() - 2] >= 1000,
+            "{asked:?}"
+        );
+    }
+
+    #[test]
+    fn a_size_that_does_not_fit_ends_with_one_that_does() {
+        let network = UNetConfig { in_channels: 22, ..UNetConfig::default() };
+        let fit = fit(&network);
+        let asked = RefCell::default();
+        let choice = WindowSize::Pixels(2108);
+        let attempt = |plan: &WindowPlan| small_device(&asked, plan.input_size());
+        let fits = |size: usize| small_device(&asked, size).is_ok();
+        let error = fit.attempt(choice, fit.plan(2108).unwrap(), attempt, fits).unwrap_err();
+        let text = format!("{error:#}");
+        assert_eq!(*asked.borrow(), [2108, 1484, 1036, 732], "each with at most half the pixels");
+        assert!(text.starts_with("windows of 2108 are too large: --window 732 fits"), "{text}");
+        assert!(text.ends_with("the device is out of memory: can't allocate"), "{text}");
+
+        let error = fit.attempt(choice, fit.plan(2108).unwrap(), attempt, |_| false).unwrap_err();
+        assert!(error.to_string().contains("no window of this network fits"), "{error}");
+        let other = |_: &WindowPlan| -> Result<()> { bail!("something else") };
+        let error = fit.attempt(choice, fit.plan(2108).unwrap(), other, |_| true).unwrap_err();
+        assert_eq!(error.to_string(), "something else", "other errors stay as they are");
+    }
+}

@@ -1,0 +1,161 @@
+//! A training run: what it shows, and what it keeps.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use s2_io::write_atomic;
+use unet_burn::burn::train::Interrupter;
+use unet_burn::burn::train::renderer::MetricsRenderer;
+use unet_burn::burn::train::renderer::tui::TuiMetricsRendererWrapper;
+use unet_burn::{
+    Bundle, Checkpoints, Criterion, Epoch, Execution, PatchSet, Progress, Recipe, Trained, TrainingConfig,
+    TrainingRecord, UNetConfig, history_csv,
+};
+
+use super::Patches;
+use crate::cli::{Interrupted, check_interrupt, make_folder, progress_bar, write_json};
+use crate::device::Chosen;
+
+/// Folder of a run's checkpoint, in its output folder.
+pub const CHECKPOINT: &str = "checkpoint";
+
+/// Everything that a training run needs besides its patches.
+pub struct Run<'a> {
+    /// The network.
+    pub network: UNetConfig,
+    /// The settings.
+    pub training: TrainingConfig,
+    /// What the channels are.
+    pub recipe: Recipe,
+    /// Where the patches came from.
+    pub sources: Vec<String>,
+    /// The devices; each step takes a batch on each.
+    pub devices: &'a [Chosen],
+    /// Stops the run.
+    pub interrupter: &'a Interrupter,
+    /// What is shown.
+    pub display: Display,
+    /// Where the run keeps its history and its state, if anywhere.
+    pub keep: Option<Keep>,
+}
+
+/// What is shown of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Display {
+    /// Nothing.
+    Quiet,
+    /// A bar and one line an epoch.
+    Plain,
+    /// burn's dashboard on the whole terminal.
+    Dashboard,
+}
+
+/// The files of a run under way.
+#[derive(Clone, Debug)]
+pub struct Keep {
+    /// Folder of `history.csv`, `history.json` and `checkpoint/`.
+    pub folder: PathBuf,
+    /// Goes on after the last finished epoch.
+    pub resume: bool,
+    /// How the patches are made: a checkpoint of other patches is refused.
+    pub facts: BTreeMap<String, String>,
+}
+
+impl Keep {
+    fn write_history(&self, history: &[Epoch]) -> Result<()> {
+        write_json(&self.folder.join("history.json"), &history)?;
+        let csv = history_csv(history);
+        Ok(write_atomic(self.folder.join("history.csv"), |file| {
+            std::io::Write::write_all(file, csv.as_bytes())
+        })?)
+    }
+}
+
+impl Run<'_> {
+    /// Trains and puts the result into a bundle that has no threshold yet.
+    pub fn train(self, training: Patches, validation: Patches) -> Result<Bundle> {
+        let Chosen { device, name, .. } = self.devices.first().context("a run needs a device")?;
+        ensure!(validation.any_positive(), "the validation part holds no mine to choose a threshold by");
+        device.seed(self.training.seed);
+        let model = self.network.init(device)?;
+        if let Some(keep) = &self.keep {
+            make_folder(&keep.folder)?;
+        }
+        let steps = self.training.epochs * training.len();
+        let bar = progress_bar(self.display != Display::Plain, steps, "train");
+        let (shown, per_epoch, keep, criterion) =
+            (bar.clone(), training.len(), self.keep.clone(), self.training.criterion);
+        let say = move |line: String| match self.display {
+            Display::Plain => shown.suspend(|| tracing::info!("{line}")),
+            Display::Quiet | Display::Dashboard => {}
+        };
+        let (moved, interrupter) = (bar.clone(), self.interrupter.clone());
+        let unwritten = Arc::new(Mutex::new(None));
+        let failed = unwritten.clone();
+        let progress = move |progress: Progress<'_>| match progress {
+            Progress::Resumed(history) => say(format!("goes on after epoch {}", history.len())),
+            Progress::Patches { epoch, done, .. } => {
+                moved.set_position(((epoch - 1) * per_epoch + done) as u64);
+            }
+            Progress::Epoch(history) => {
+                if let Some(epoch) = history.last() {
+                    say(line(epoch, criterion));
+                }
+                if let Some(Err(error)) = keep.as_ref().map(|keep| keep.write_history(history)) {
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    interrupter.stop(Some("the history cannot be written"));
+                }
+            }
+            _ => {}
+        };
+        let renderer = (self.display == Display::Dashboard).then(|| -> Box<dyn MetricsRenderer> {
+            Box::new(TuiMetricsRendererWrapper::new(self.interrupter.clone(), None))
+        });
+        let checkpoints = self.keep.as_ref().map(|keep| Checkpoints {
+            folder: keep.folder.join(CHECKPOINT),
+            resume: keep.resume,
+            facts: keep.facts.clone(),
+        });
+        let execution = Execution {
+            devices: self.devices.iter().map(|chosen| chosen.device.clone()).collect(),
+            interrupter: self.interrupter.clone(),
+            checkpoints,
+            renderer,
+            progress: Box::new(progress),
+        };
+        let outcome = unet_burn::train(model, &self.training, training, validation, execution);
+        bar.finish_and_clear();
+        if let Some(error) = unwritten.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
+        check_interrupt()?;
+        let Trained { model, history, best_epoch, interrupted, waited } = outcome?;
+        if interrupted {
+            return Err(Interrupted.into());
+        }
+        tracing::info!(
+            "epoch {best_epoch} was the best; the device waited {:.1} s for patches",
+            waited.as_secs_f64()
+        );
+        let record = TrainingRecord {
+            config: self.training,
+            history,
+            best_epoch,
+            sources: self.sources,
+            device: name.clone(),
+        };
+        Ok(Bundle { model, recipe: self.recipe, threshold: None, training: Some(record) })
+    }
+}
+
+/// An epoch in words.
+fn line(epoch: &Epoch, criterion: Criterion) -> String {
+    let Epoch { epoch, training_loss, validation_loss, score, threshold, .. } = *epoch;
+    let score = match score.zip(threshold) {
+        Some((score, threshold)) => format!(", {criterion} {score:.4} at threshold {threshold:.3}"),
+        None => String::new(),
+    };
+    format!("epoch {epoch}: training loss {training_loss:.5}, validation loss {validation_loss:.5}{score}")
+}
