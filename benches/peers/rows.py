@@ -275,6 +275,56 @@ def download(checked):
     return fetch
 
 
+def network_peer(what, folder, number):
+    command = [sys.executable, Path(__file__).with_name("network.py"), what, folder, str(number)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def model(batch):
+    """A network of 16 filters for 22 channels, and an input of 572 x 572."""
+    folder = work / f"network{batch}"
+    if not (folder / "input.json").exists():
+        subprocess.run([examples / "speed", "make", folder, "572", str(batch), "22", "16"], check=True)
+    return folder
+
+
+def network(what, batch, rounds):
+    """One pass or one step of training, beside PyTorch."""
+
+    def both(threads):
+        import numpy
+
+        folder, times = model(batch), []
+        environment = dict(os.environ, RAYON_NUM_THREADS=str(threads))
+        for _ in range(rounds):
+            printed = subprocess.run([examples / "speed", what, folder], env=environment, check=True,
+                                     capture_output=True, text=True).stdout
+            times.append((float(printed), float(network_peer(what, folder, threads))))
+            if what == "forward":
+                one, other = (numpy.fromfile(folder / name, "<f4") for name in ("ours.raw", "peer.raw"))
+                off = abs(one - other).max() / abs(other).max()
+                assert off < 1e-5, f"the probabilities differ by {off} of the largest"
+        return folder / "input.raw", [statistics.median(column) for column in zip(*times)]
+
+    return both
+
+
+def network_scene(threads):
+    """A scene of 5490 x 5490 from its stack to the map, ours with everything that `predict` writes."""
+    folder, times = model(1), []
+    if not (folder / "scene/statistics.json").exists():
+        print(f"making {folder / 'scene'}", file=sys.stderr)
+        network_peer("make-scene", folder, 5490)
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([examples.parent / "predict", folder / "scene", "--model", folder, "--out", folder / "maps",
+                        "--device", "cpu", "--threads", str(threads), "--quiet"], check=True, capture_output=True)
+        times.append((time.perf_counter() - start, float(network_peer("scene", folder, threads))))
+    off = float(network_peer("difference", folder, 0))
+    assert off < 1e-4, f"the maps differ by {off}"
+    return folder / "scene/stack.tif", [statistics.median(column) for column in zip(*times)]
+
+
 # Name, what to do, and how many times faster we mean to be.
 ROWS = [
     ("jp2-full", full, 2.2),
@@ -290,6 +340,9 @@ ROWS = [
     ("cog-write", cog_write, 2.5),
     ("download", download(False), 0.9),
     ("download-md5", download(True), 0.9),
+    ("network-forward", network("forward", 1, 5), 1.0),
+    ("network-step", network("step", 4, 3), 0.7),
+    ("network-scene", network_scene, 2),
 ]
 
 
