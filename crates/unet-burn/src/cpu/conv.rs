@@ -246,7 +246,7 @@ impl Work for Forward<'_> {
             let products = offsets.iter().zip(weights);
             for ((offsets, weights), sums) in products.zip(sums.chunks_exact_mut(block.len() * length)) {
                 let weights = &weights[block.start * offsets.len()..block.end * offsets.len()];
-                correlate::<FMA, PIXELS>(planes, offsets, weights, block.len(), sums);
+                correlate::<FMA, LANES, PIXELS>(planes, offsets, weights, block.len(), sums);
             }
             for (row, channel) in block.clone().enumerate() {
                 let sums = |product: usize| &sums[(product * block.len() + row) * length..][..length];

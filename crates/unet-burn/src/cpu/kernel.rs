@@ -96,7 +96,7 @@ pub(crate) const ROWS: usize = 6;
 /// An offset is that of a channel's plane and a tap together; beyond the last pixel asked for come `PIXELS` more values
 /// that may be read. `out` has `rows` rows of equal length, a multiple of `PIXELS`.
 #[inline(always)]
-pub(crate) fn correlate<const FMA: bool, const PIXELS: usize>(
+pub(crate) fn correlate<const FMA: bool, const LANES: usize, const PIXELS: usize>(
     planes: &[f32],
     offsets: &[usize],
     weights: &[f32],
@@ -104,17 +104,17 @@ pub(crate) fn correlate<const FMA: bool, const PIXELS: usize>(
     out: &mut [f32],
 ) {
     match rows {
-        1 => correlate_rows::<FMA, PIXELS, 1>(planes, offsets, weights, out),
-        2 => correlate_rows::<FMA, PIXELS, 2>(planes, offsets, weights, out),
-        3 => correlate_rows::<FMA, PIXELS, 3>(planes, offsets, weights, out),
-        4 => correlate_rows::<FMA, PIXELS, 4>(planes, offsets, weights, out),
-        5 => correlate_rows::<FMA, PIXELS, 5>(planes, offsets, weights, out),
-        _ => correlate_rows::<FMA, PIXELS, ROWS>(planes, offsets, weights, out),
+        1 => correlate_rows::<FMA, LANES, PIXELS, 1>(planes, offsets, weights, out),
+        2 => correlate_rows::<FMA, LANES, PIXELS, 2>(planes, offsets, weights, out),
+        3 => correlate_rows::<FMA, LANES, PIXELS, 3>(planes, offsets, weights, out),
+        4 => correlate_rows::<FMA, LANES, PIXELS, 4>(planes, offsets, weights, out),
+        5 => correlate_rows::<FMA, LANES, PIXELS, 5>(planes, offsets, weights, out),
+        _ => correlate_rows::<FMA, LANES, PIXELS, ROWS>(planes, offsets, weights, out),
     }
 }
 
 #[inline(always)]
-fn correlate_rows<const FMA: bool, const PIXELS: usize, const N: usize>(
+fn correlate_rows<const FMA: bool, const LANES: usize, const PIXELS: usize, const N: usize>(
     planes: &[f32],
     offsets: &[usize],
     weights: &[f32],
@@ -123,18 +123,27 @@ fn correlate_rows<const FMA: bool, const PIXELS: usize, const N: usize>(
     let length = out.len() / N;
     let (weights, _) = weights.as_chunks::<N>();
     for at in (0..length).step_by(PIXELS) {
-        let mut sums = [[0.0; PIXELS]; N];
+        // Two vectors of each row, apart: of longer arrays the compiler makes no vectors.
+        let (mut left, mut right) = ([[0.0; LANES]; N], [[0.0; LANES]; N]);
         let planes = &planes[at..];
         for (&offset, weights) in offsets.iter().zip(weights) {
             let pixels: &[f32; PIXELS] = planes[offset..].first_chunk().expect("pixels behind the last");
+            let [left_pixels, right_pixels] = *pixels.as_chunks::<LANES>().0 else {
+                unreachable!("PIXELS are two vectors")
+            };
             for row in 0..N {
-                for pixel in 0..PIXELS {
-                    sums[row][pixel] = fma::<FMA>(pixels[pixel], weights[row], sums[row][pixel]);
+                for lane in 0..LANES {
+                    left[row][lane] = fma::<FMA>(left_pixels[lane], weights[row], left[row][lane]);
+                }
+                for lane in 0..LANES {
+                    right[row][lane] = fma::<FMA>(right_pixels[lane], weights[row], right[row][lane]);
                 }
             }
         }
-        for (row, sums) in sums.iter().enumerate() {
-            out[row * length + at..][..PIXELS].copy_from_slice(sums);
+        for (row, (left, right)) in left.iter().zip(&right).enumerate() {
+            let (out, _) = out[row * length + at..].split_at_mut(PIXELS);
+            out[..LANES].copy_from_slice(left);
+            out[LANES..].copy_from_slice(right);
         }
     }
 }
