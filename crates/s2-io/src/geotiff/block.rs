@@ -24,13 +24,19 @@ pub(super) enum Compression {
 
 /// What a thread keeps for unpacking.
 pub(super) struct Unpacker {
+    /// The last block.
+    bytes: Vec<u8>,
     deflate: libdeflater::Decompressor,
     zstd: io::Result<zstd::bulk::Decompressor<'static>>,
 }
 
 impl Unpacker {
     pub(super) fn new() -> Self {
-        Self { deflate: libdeflater::Decompressor::new(), zstd: zstd::bulk::Decompressor::new() }
+        Self {
+            bytes: Vec::new(),
+            deflate: libdeflater::Decompressor::new(),
+            zstd: zstd::bulk::Decompressor::new(),
+        }
     }
 }
 
@@ -46,13 +52,13 @@ pub(super) enum Predictor {
 impl Compression {
     /// Unpacks the `raw` bytes of a block, which is whole when it has `needed` bytes and never has more than
     /// `full`: the last strip may be short, or be filled up by its writer.
-    pub(super) fn decompress(
+    pub(super) fn decompress<'a>(
         self,
-        raw: Vec<u8>,
+        raw: &'a mut [u8],
         needed: usize,
         full: usize,
-        unpacker: &mut Unpacker,
-    ) -> Result<Vec<u8>, String> {
+        unpacker: &'a mut Unpacker,
+    ) -> Result<&'a mut [u8], String> {
         if self == Self::None {
             return check_length(raw, needed);
         }
@@ -60,29 +66,27 @@ impl Compression {
         if needed as u64 > raw.len() as u64 * max_ratio {
             return Err(format!("{} bytes cannot hold {needed}", raw.len()));
         }
-        let mut out = vec![0; full];
+        let Unpacker { bytes, deflate, zstd } = unpacker;
+        bytes.resize(full, 0);
         let length = match self {
             Self::None => unreachable!("returned above"),
-            Self::Deflate => {
-                unpacker.deflate.zlib_decompress(&raw, &mut out).map_err(|error| match error {
-                    DecompressionError::BadData => "its deflate stream is damaged".to_owned(),
-                    DecompressionError::InsufficientSpace => format!("it holds more than {full} bytes"),
-                })?
-            }
-            Self::Lzw => unpack_lzw(&raw, &mut out)?,
-            Self::PackBits => unpack_bits(&raw, &mut out),
+            Self::Deflate => deflate.zlib_decompress(raw, bytes).map_err(|error| match error {
+                DecompressionError::BadData => "its deflate stream is damaged".to_owned(),
+                DecompressionError::InsufficientSpace => format!("it holds more than {full} bytes"),
+            })?,
+            Self::Lzw => unpack_lzw(raw, bytes)?,
+            Self::PackBits => unpack_bits(raw, bytes),
             Self::Zstd => {
-                let zstd = unpacker.zstd.as_mut().map_err(|error| error.to_string())?;
-                let length = zstd.decompress_to_buffer(&raw, &mut out[..]);
+                let zstd = zstd.as_mut().map_err(|error| error.to_string())?;
+                let length = zstd.decompress_to_buffer(raw, &mut bytes[..]);
                 length.map_err(|error| format!("its zstd stream: {error}"))?
             }
         };
-        out.truncate(length);
-        check_length(out, needed)
+        check_length(&mut bytes[..length], needed)
     }
 }
 
-fn check_length(bytes: Vec<u8>, needed: usize) -> Result<Vec<u8>, String> {
+fn check_length(bytes: &mut [u8], needed: usize) -> Result<&mut [u8], String> {
     if bytes.len() < needed {
         return Err(format!("it holds {} bytes of {needed}", bytes.len()));
     }
@@ -164,7 +168,8 @@ impl Packing {
         let rows = bytes.chunks_exact_mut(self.row_bytes::<T>()).skip(row);
         if self.samples == 1 && self.predictor != Predictor::Float && !self.big_endian {
             // The common case needs no row in between.
-            for (bytes, mut out) in rows.zip(out.index_axis_mut(Axis(0), 0).rows_mut()) {
+            for (bytes, out) in rows.zip(out.index_axis_mut(Axis(0), 0).rows_mut()) {
+                let out = out.into_slice().expect("columns lie side by side");
                 let mut stored = bytes.chunks_exact(size_of::<T>()).map(T::from_le);
                 if self.predictor == Predictor::None {
                     out.iter_mut().zip(stored.skip(col)).for_each(|(out, sample)| *out = sample);
@@ -276,7 +281,7 @@ mod tests {
         let mut unpacker = Unpacker::new();
         for compression in [Compression::Deflate, Compression::Lzw, Compression::PackBits, Compression::Zstd]
         {
-            let error = compression.decompress(vec![0; 10], 1 << 40, 1 << 40, &mut unpacker).unwrap_err();
+            let error = compression.decompress(&mut [0; 10], 1 << 40, 1 << 40, &mut unpacker).unwrap_err();
             assert_eq!(error, "10 bytes cannot hold 1099511627776");
         }
     }

@@ -309,7 +309,7 @@ impl GeoTiff {
     fn unpack<T: Sample>(
         &self,
         (block, row, col, mut out): Part<'_, T>,
-        raw: Vec<u8>,
+        mut raw: Vec<u8>,
         unpacker: &mut Unpacker,
     ) -> Result<()> {
         let layout = &self.layout;
@@ -324,8 +324,8 @@ impl GeoTiff {
         };
         let full = layout.block_height * layout.packing.width * layout.packing.samples * size_of::<T>();
         let needed = self.block_bytes::<T>(block);
-        let mut bytes = layout.compression.decompress(raw, needed, full, unpacker).map_err(damaged)?;
-        layout.packing.unpack(&mut bytes, row, col, out);
+        let bytes = layout.compression.decompress(&mut raw, needed, full, unpacker).map_err(damaged)?;
+        layout.packing.unpack(bytes, row, col, out);
         Ok(())
     }
 }
