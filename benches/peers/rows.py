@@ -275,9 +275,20 @@ def download(checked):
     return fetch
 
 
+def measured(environment, *command):
+    """What a command prints, and the most memory that it had at once, in MB."""
+    process = subprocess.Popen([*map(str, command)], env=environment, stdout=subprocess.PIPE, text=True)
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return printed, usage.ru_maxrss / 1e3
+
+
 def network_peer(what, folder, number):
-    command = [sys.executable, Path(__file__).with_name("network.py"), what, folder, str(number)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, Path(__file__).with_name("network.py"), what, folder, number]
+    return measured(None, *command)
 
 
 def model(batch):
@@ -289,7 +300,7 @@ def model(batch):
 
 
 def network(what, batch, rounds):
-    """One pass or one step of training, beside PyTorch."""
+    """One pass or one step of training, beside PyTorch; the step with as much memory as PyTorch takes, or less."""
 
     def both(threads):
         import numpy
@@ -297,30 +308,36 @@ def network(what, batch, rounds):
         folder, times = model(batch), []
         environment = dict(os.environ, RAYON_NUM_THREADS=str(threads))
         for _ in range(rounds):
-            printed = subprocess.run([examples / "speed", what, folder], env=environment, check=True,
-                                     capture_output=True, text=True).stdout
-            times.append((float(printed), float(network_peer(what, folder, threads))))
+            printed, peak = measured(environment, examples / "speed", what, folder)
+            peers, peers_peak = network_peer(what, folder, threads)
+            times.append((float(printed), float(peers)))
             if what == "forward":
                 one, other = (numpy.fromfile(folder / name, "<f4") for name in ("ours.raw", "peer.raw"))
                 off = abs(one - other).max() / abs(other).max()
                 assert off < 1e-5, f"the probabilities differ by {off} of the largest"
+        print(f"{what}: peak {peak:.0f} MB, PyTorch {peers_peak:.0f} MB", file=sys.stderr)
+        assert what == "forward" or peak <= 1.2 * peers_peak, "more memory than PyTorch by a fifth"
         return folder / "input.raw", [statistics.median(column) for column in zip(*times)]
 
     return both
 
 
 def network_scene(threads):
-    """A scene of 5490 x 5490 from its stack to the map, ours with everything that `predict` writes."""
+    """A scene of 5490 x 5490 from its stack to the map, ours with everything that `predict` writes, in 2 GiB at most."""
     folder, times = model(1), []
     if not (folder / "scene/statistics.json").exists():
         print(f"making {folder / 'scene'}", file=sys.stderr)
         network_peer("make-scene", folder, 5490)
     for _ in range(3):
         start = time.perf_counter()
-        subprocess.run([examples.parent / "predict", folder / "scene", "--model", folder, "--out", folder / "maps",
-                        "--device", "cpu", "--threads", str(threads), "--quiet"], check=True, capture_output=True)
-        times.append((time.perf_counter() - start, float(network_peer("scene", folder, threads))))
-    off = float(network_peer("difference", folder, 0))
+        _, peak = measured(None, examples.parent / "predict", folder / "scene", "--model", folder, "--out", folder / "maps",
+                           "--device", "cpu", "--threads", threads, "--quiet")
+        seconds = time.perf_counter() - start
+        peers, peers_peak = network_peer("scene", folder, threads)
+        times.append((seconds, float(peers)))
+    print(f"scene: peak {peak:.0f} MB, PyTorch {peers_peak:.0f} MB", file=sys.stderr)
+    assert peak <= 2147, "more than 2 GiB"
+    off = float(network_peer("difference", folder, 0)[0])
     assert off < 1e-4, f"the maps differ by {off}"
     return folder / "scene/stack.tif", [statistics.median(column) for column in zip(*times)]
 
