@@ -276,14 +276,16 @@ def download(checked):
 
 
 def measured(environment, *command):
-    """What a command prints, and the most memory that it had at once, in MB."""
-    process = subprocess.Popen([*map(str, command)], env=environment, stdout=subprocess.PIPE, text=True)
-    printed = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return printed, usage.ru_maxrss / 1e3
+    """What a command prints, and the most memory that it had at once, in MB.
+
+    A process in between starts it: a started process counts the memory of the one that it comes from as its own.
+    """
+    between = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+               "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    command = [sys.executable, "-c", between, *map(str, command)]
+    printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    printed, _, kilobytes = printed.rstrip().rpartition("\n")
+    return printed, int(kilobytes) / 1e3
 
 
 def network_peer(what, folder, number):
