@@ -157,7 +157,7 @@ impl Packing {
         self.width * self.samples * size_of::<T>()
     }
 
-    /// Copies the part of a block that starts at `row`, `col` to `out`, `[band, row, column]`.
+    /// Copies the part of a block that starts at `row`, `col` to `out`, `[band, row, column]`, whose columns lie side by side.
     pub(super) fn unpack<T: Sample>(
         &self,
         bytes: &mut [u8],

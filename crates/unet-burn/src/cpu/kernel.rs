@@ -49,8 +49,8 @@ impl Instructions {
     }
 }
 
-/// Work that is compiled once for each instruction set: `FMA` says whether `a · b + c` is one instruction, and `LANES`
-/// how many values a vector holds.
+/// Work that is compiled once for each instruction set: `FMA` says whether `a · b + c` is one instruction, `LANES` how
+/// many values a vector holds, and `PIXELS` are two vectors.
 pub(crate) trait Work {
     /// Does it. Implementations are `#[inline(always)]`, down to the loops.
     fn run<const FMA: bool, const LANES: usize, const PIXELS: usize>(self);
