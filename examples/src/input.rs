@@ -102,7 +102,11 @@ pub fn classes(scl: ArrayView2<'_, u16>) -> Array2<u8> {
 
 /// Where a pixel lacks data in any band: no pixel that the network could judge. `[band, row, column]` in DN.
 pub fn no_data(bands: ArrayView3<'_, u16>) -> Array2<bool> {
-    bands.map_axis(Axis(0), |bands| bands.iter().any(|&dn| dn == 0))
+    let mut found = Array2::default((bands.dim().1, bands.dim().2));
+    for band in bands.outer_iter() {
+        found.zip_mut_with(&band, |found, &dn| *found |= dn == 0);
+    }
+    found
 }
 
 /// The normalisation in words, for the model bundle.

@@ -1,8 +1,8 @@
 //! From a stack and a model to probabilities, a mask and polygons.
 //!
 //! ```text
-//! stack.tif ─► windows, normalised ─► network ─► rows of windows ─► unfinished map ─► probability.tif ─► mask.tif, mines.geojson
-//!              several threads        batches     stitched           survives a kill     block rows
+//! stack.tif ─► windows, normalised ─► network ─► rows of windows ─► unfinished map  ─► probability.tif, mask.tif ─► mines.geojson
+//!              several threads        batches     stitched           survives a kill   block rows, one thread
 //! ```
 //!
 //! No step holds more of the scene than a row of windows, but for the mask (one byte a pixel). On the CPU strips take
@@ -10,6 +10,7 @@
 
 use std::fs::{self, File};
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, Scope};
@@ -17,7 +18,7 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, s};
+use ndarray::{Array2, Array3, ArrayView2, Axis, s};
 use s2_io::{Algorithm, Checksum, Grid};
 use s2_patches::{Geometry, PatchWindow, WindowPlan, extract, stitch};
 use unet_burn::{Bundle, Padding, Predictor, PredictorConfig, UNetConfig, UpConvolution};
@@ -28,6 +29,7 @@ use crate::input::{STACK, STATISTICS, Scene, no_data};
 use crate::prepare::made_by;
 
 pub use maps::About;
+use maps::Maps;
 use unfinished::{Origin, Unfinished};
 pub use window::WindowSize;
 use window::{Fit, LARGEST, free_bytes};
@@ -141,34 +143,25 @@ pub fn predict(
     let strips = if auto && begun.is_none() { job.strips(LARGEST)? } else { None };
     let share = if found.is_some_and(|found| found.strips) { free } else { free.map(|free| free / 2) };
     let strips = strips.filter(|plan| plan.fits(share));
-    let mut unfinished = if let Some(plan) = strips {
+    let open = |origin| -> Result<Output> {
+        let maps = Maps::create(out, scene.stack.grid(), &about, job.predictor.num_maps())?;
+        Ok(Output { unfinished: Unfinished::open(&map, origin)?, maps })
+    };
+    let output = if let Some(plan) = strips {
         // The batch is that of windows.
         let origin = Origin { strips: true, window: plan.width, batch: 0, ..origin };
-        let mut unfinished = Unfinished::open(&map, origin)?;
-        let first = unfinished.parts();
-        job.predict_strips(&plan, first, |rows| unfinished.push(rows))?;
-        unfinished
+        open(origin)?.fill(|first, write| job.predict_strips(&plan, first, write))?
     } else {
         let plan = begun.map_or_else(|| job.fit.choose(options.window, free), Ok)?;
         let attempt = |plan: &WindowPlan| {
             let origin = Origin { window: plan.input_size(), ..origin.clone() };
-            let mut unfinished = Unfinished::open(&map, origin)?;
-            let first = unfinished.parts();
-            job.predict_windows(plan, first, |rows| unfinished.push(rows))?;
-            Ok(unfinished)
+            open(origin)?.fill(|first, write| job.predict_windows(plan, first, write))
         };
         let runs = |size| window::runs(&job.predictor, options.batch, origin.network.in_channels, size);
         job.fit.attempt(options.window, plan, attempt, runs)?
     };
-
-    let mut writer = maps::probability_writer(out, scene.stack.grid(), &about, job.predictor.num_maps())?;
-    unfinished.read(|rows| {
-        check_interrupt()?;
-        Ok(writer.write_rows(rows)?)
-    })?;
-    writer.finish()?;
-    maps::write_mask_and_polygons(out, &about, quiet)?;
-    unfinished.remove();
+    output.maps.finish(quiet)?;
+    output.unfinished.remove();
     if let Some(bytes) = peak_memory_bytes().filter(|_| !quiet) {
         tracing::info!("{:.2} GiB of memory at most", bytes as f64 / f64::from(1 << 30));
     }
@@ -189,7 +182,7 @@ pub fn probabilities(
     let Grid { height, width, .. } = *scene.stack.grid();
     let mut map = Array2::from_elem((height, width), f32::NAN);
     let mut done = 0;
-    let write = |rows: ArrayView3<'_, f32>| {
+    let mut write = |rows: Array3<f32>| {
         let rows = rows.index_axis(Axis(0), 0);
         map.slice_mut(s![done..done + rows.nrows(), ..]).assign(&rows);
         done += rows.nrows();
@@ -197,8 +190,8 @@ pub fn probabilities(
     };
     let half = free_bytes(device).map(|free| free / 2);
     match job.strips(LARGEST)?.filter(|plan| plan.fits(half)) {
-        Some(plan) => job.predict_strips(&plan, 0, write)?,
-        None => job.predict_windows(&job.fit.plan(window)?, 0, write)?,
+        Some(plan) => job.predict_strips(&plan, 0, &mut write)?,
+        None => job.predict_windows(&job.fit.plan(window)?, 0, &mut write)?,
     }
     Ok(map)
 }
@@ -211,12 +204,44 @@ pub fn write_maps(
     about: &About,
     quiet: bool,
 ) -> Result<()> {
-    let mut writer = maps::probability_writer(out, grid, about, 1)?;
-    writer.write_rows(probabilities.insert_axis(Axis(0)))?;
-    writer.finish()?;
+    let mut maps = Maps::create(out, grid, about, 1)?;
+    maps.push(probabilities.insert_axis(Axis(0)))?;
     check_interrupt()?;
-    maps::write_mask_and_polygons(out, about, quiet)
+    maps.finish(quiet)
 }
+
+/// Where predicted rows go.
+struct Output {
+    unfinished: Unfinished,
+    maps: Maps,
+}
+
+impl Output {
+    /// Predicts from the first part that is missing on. A thread keeps and writes the rows meanwhile.
+    fn fill(self, predict: impl FnOnce(usize, &mut Write<'_>) -> Result<()>) -> Result<Self> {
+        let Self { mut unfinished, mut maps } = self;
+        let first = unfinished.parts();
+        let (send, receive) = sync_channel::<Array3<f32>>(1);
+        thread::scope(|scope| {
+            let writer = scope.spawn(move || -> Result<Self> {
+                unfinished.read(|rows| maps.push(rows))?;
+                for rows in receive {
+                    unfinished.push(rows.view())?;
+                    maps.push(rows.view())?;
+                }
+                Ok(Self { unfinished, maps })
+            });
+            let predicted = predict(first, &mut |rows| send.send(rows).context("the writing thread has stopped"));
+            drop(send);
+            // If it has failed, that is why predicting has.
+            let output = writer.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            predicted.map(|()| output)
+        })
+    }
+}
+
+/// Takes the next rows of a map, `[map, row, column]`.
+type Write<'a> = dyn FnMut(Array3<f32>) -> Result<()> + 'a;
 
 /// Which stack and statistics lie in a folder. The stack is known by its length and time of change: to read
 /// gigabytes for a checksum would take longer than a GPU predicts them.
@@ -308,7 +333,7 @@ impl<'a> Job<'a> {
         &self,
         plan: &WindowPlan,
         first: usize,
-        mut write: impl FnMut(ArrayView3<'_, f32>) -> Result<()>,
+        write: &mut Write<'_>,
     ) -> Result<()> {
         let windows = first * plan.per_row()..plan.len();
         let mut progress = self.progress(plan.len(), windows.start);
@@ -337,7 +362,7 @@ impl<'a> Job<'a> {
                         stitch(strip.view_mut(), maps.view(), &window)?;
                     }
                     if output.cols().end == self.fit.width {
-                        write(strip.view())?;
+                        write(std::mem::take(&mut strip))?;
                     }
                     progress.add(output, has_data);
                 }

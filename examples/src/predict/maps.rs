@@ -1,10 +1,10 @@
-//! From probabilities to files: the map, the mask above the threshold, its polygons. Block row by block row.
+//! From probabilities to files: the map, the mask above the threshold, its polygons.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
-use ndarray::{Array2, ArrayView2, Axis, s};
-use s2_io::{CogOptions, CogWriter, GeoTiff, Grid, Overviews, Window};
+use ndarray::{Array2, ArrayView2, ArrayView3, Axis, s};
+use s2_io::{CogOptions, CogWriter, Grid, Overviews};
 use s2_vector::{Feature, FeatureCollection, Utm, area_ha_utm, polygonize, write_geojson};
 use serde_json::json;
 
@@ -34,49 +34,73 @@ impl About {
     }
 }
 
-/// Starts `probability.tif`: one band, or two with the spread of the views.
-pub fn probability_writer(out: &Path, grid: &Grid, about: &About, bands: usize) -> Result<CogWriter<f32>> {
-    let options = CogOptions {
-        overviews: Overviews::Average,
-        nodata: Some(f64::NAN),
-        band_names: ["probability", "spread"].iter().take(bands).map(|name| (*name).to_owned()).collect(),
-        metadata: about.metadata(),
-        ..CogOptions::default()
-    };
-    Ok(CogWriter::create(out.join(PROBABILITY), bands, grid, &options)?)
+/// The maps of a scene, written while it is predicted.
+///
+/// Only where mines are is in memory as a whole, one byte a pixel (120 MB of a tile), because polygons may cross all of it.
+pub struct Maps {
+    out: PathBuf,
+    grid: Grid,
+    about: About,
+    probability: CogWriter<f32>,
+    mask: CogWriter<u8>,
+    mines: Array2<bool>,
+    /// Rows that have come.
+    height: usize,
 }
 
-/// Writes the mask and the polygons of the `probability.tif` that lies in a folder.
-///
-/// Only the mask is in memory as a whole, one byte a pixel (120 MB of a tile), because polygons may cross all of it.
-pub fn write_mask_and_polygons(out: &Path, about: &About, quiet: bool) -> Result<()> {
-    let map = GeoTiff::open(out.join(PROBABILITY))?;
-    let grid = *map.grid();
-    let options = CogOptions {
-        overviews: Overviews::Mode,
-        nodata: Some(f64::from(MASK_NODATA)),
-        band_names: vec!["mine".into()],
-        metadata: about.metadata(),
-        // Forest-floor grey and the vermilion of Okabe and Ito's palette.
-        colors: Some(vec![[40, 40, 40], [213, 94, 0]]),
-        ..CogOptions::default()
-    };
-    let mut writer = CogWriter::create(out.join(MASK), 1, &grid, &options)?;
-    let mut mines = Array2::from_elem((grid.height, grid.width), false);
-    for row in (0..grid.height).step_by(options.block_size) {
-        check_interrupt()?;
-        let height = options.block_size.min(grid.height - row);
-        let part = map.read_window::<f32>(Window { row, col: 0, height, width: grid.width })?.data;
-        let mask = part.index_axis(Axis(0), 0).mapv(|probability| match probability {
-            p if p.is_nan() => MASK_NODATA,
-            p => u8::from(p >= about.threshold as f32),
-        });
-        mines.slice_mut(s![row..row + height, ..]).assign(&mask.mapv(|class| class == 1));
-        writer.write_rows(mask.view().insert_axis(Axis(0)))?;
+impl Maps {
+    /// For the probability, and with two bands for the spread of the views, too.
+    pub fn create(out: &Path, grid: &Grid, about: &About, bands: usize) -> Result<Self> {
+        let names = ["probability", "spread"];
+        let probability = CogOptions {
+            overviews: Overviews::Average,
+            nodata: Some(f64::NAN),
+            band_names: names.iter().take(bands).map(|name| (*name).to_owned()).collect(),
+            metadata: about.metadata(),
+            ..CogOptions::default()
+        };
+        let mask = CogOptions {
+            overviews: Overviews::Mode,
+            nodata: Some(f64::from(MASK_NODATA)),
+            band_names: vec!["mine".into()],
+            metadata: about.metadata(),
+            // Forest-floor grey and the vermilion of Okabe and Ito's palette.
+            colors: Some(vec![[40, 40, 40], [213, 94, 0]]),
+            ..CogOptions::default()
+        };
+        Ok(Self {
+            out: out.to_owned(),
+            grid: *grid,
+            about: about.clone(),
+            probability: CogWriter::create(out.join(PROBABILITY), bands, grid, &probability)?,
+            mask: CogWriter::create(out.join(MASK), 1, grid, &mask)?,
+            mines: Array2::from_elem((grid.height, grid.width), false),
+            height: 0,
+        })
     }
-    writer.finish()?;
-    check_interrupt()?;
-    write_polygons(&out.join(POLYGONS), &grid, mines.view(), about, quiet)
+
+    /// Writes the next rows, `[band, row, column]`.
+    pub fn push(&mut self, rows: ArrayView3<'_, f32>) -> Result<()> {
+        self.probability.write_rows(rows)?;
+        let rows = rows.index_axis_move(Axis(0), 0);
+        let mask = rows.mapv(|probability| match probability {
+            p if p.is_nan() => MASK_NODATA,
+            p => u8::from(p >= self.about.threshold as f32),
+        });
+        self.mask.write_rows(mask.view().insert_axis(Axis(0)))?;
+        let mut mines = self.mines.slice_mut(s![self.height..self.height + mask.nrows(), ..]);
+        mines.zip_mut_with(&mask, |mine, &class| *mine = class == 1);
+        self.height += mask.nrows();
+        Ok(())
+    }
+
+    /// Puts the files at their places: `probability.tif`, `mask.tif` and `mines.geojson`.
+    pub fn finish(self, quiet: bool) -> Result<()> {
+        self.probability.finish()?;
+        self.mask.finish()?;
+        check_interrupt()?;
+        write_polygons(&self.out.join(POLYGONS), &self.grid, self.mines.view(), &self.about, quiet)
+    }
 }
 
 fn write_polygons(

@@ -14,11 +14,11 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, Scope};
 
 use anyhow::{Context, Result, ensure};
-use ndarray::{Array2, Array3, ArrayView3, Axis, s};
+use ndarray::{Array2, Array3, Axis, s};
 use s2_patches::{PatchWindow, Window, mirror};
 use unet_burn::RowPredictor;
 
-use super::{Job, MAX_READERS};
+use super::{Job, Write};
 use crate::cli::check_interrupt;
 use crate::input::no_data;
 
@@ -108,28 +108,25 @@ impl Job<'_> {
         &self,
         plan: &StripPlan,
         first: usize,
-        mut write: impl FnMut(ArrayView3<'_, f32>) -> Result<()>,
+        write: &mut Write<'_>,
     ) -> Result<()> {
         let windows = &plan.windows;
         let mut progress = self.progress(plan.bands() * windows.len(), first * windows.len());
-        let mut strips: Vec<Strip> = windows.iter().map(|_| Strip::default()).collect();
         thread::scope(|scope| -> Result<()> {
-            let queues = self.read_strips(scope, plan, first);
+            let strips: Vec<_> = windows.iter().map(|window| self.strip(scope, plan, *window, first)).collect();
             for band in first..plan.bands() {
                 let rows = plan.rows(band);
                 let mut map = Array3::from_elem((1, rows.len(), self.fit.width), f32::NAN);
-                for (index, (strip, window)) in strips.iter_mut().zip(windows).enumerate() {
+                for (strip, window) in strips.iter().zip(windows) {
+                    check_interrupt()?;
+                    let part = strip.recv().context("the thread of a strip ended early")??;
                     let output = Window { row: rows.start, height: rows.len(), ..window.output };
-                    let no_data = strip.next_band(&queues[index % queues.len()])?;
-                    if let Some(no_data) = &no_data {
-                        let mut kept = strip.take(output)?;
-                        self.hide_no_data(&mut kept, no_data, &PatchWindow { output, ..*window })?;
-                        map.slice_mut(s![.., .., output.cols()]).assign(&kept);
+                    if let Some(part) = &part {
+                        map.slice_mut(s![.., .., output.cols()]).assign(part);
                     }
-                    let has_data = no_data.is_some_and(|no_data| no_data.iter().any(|no_data| !no_data));
-                    progress.add(output, has_data);
+                    progress.add(output, part.is_some());
                 }
-                write(map.view())?;
+                write(map)?;
             }
             Ok(())
         })?;
@@ -138,52 +135,67 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Reads and normalises the rows of all strips on several threads. Strip `i` comes by queue `i` modulo their number.
-    fn read_strips<'scope>(
+    /// Predicts a strip from a band on: one thread reads and normalises, another one drives the network. The parts of the
+    /// bands come in order, `[1, row, column]`; nothing where there is no data.
+    fn strip<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         plan: &'scope StripPlan,
+        window: PatchWindow,
         first: usize,
-    ) -> Vec<Receiver<Result<Read>>> {
-        let threads = rayon::current_num_threads().min(MAX_READERS).min(plan.windows.len());
-        let reader = |index: usize| {
-            let (send, receive) = sync_channel(WAITING);
-            let own = plan.windows.iter().skip(index).step_by(threads);
-            let mut strips: Vec<Reader<'_>> = own.map(|window| Reader::new(self, plan, *window)).collect();
-            scope.spawn(move || {
-                for band in first..plan.bands() {
-                    for strip in &mut strips {
-                        // The other side hangs up when it has stopped.
-                        let mut hand_out = |read| send.send(Ok(read)).is_ok();
-                        match strip.read_band(band, &mut hand_out) {
-                            Ok(true) => {}
-                            Ok(false) => return,
-                            Err(error) => {
-                                let _ = send.send(Err(error));
-                                return;
-                            }
-                        }
+    ) -> Receiver<Result<Option<Array3<f32>>>> {
+        let (send_rows, rows) = sync_channel(WAITING);
+        scope.spawn(move || {
+            let mut reader = Reader::new(self, plan, window);
+            for band in first..plan.bands() {
+                // The other side hangs up when it has stopped.
+                match reader.read_band(band, &mut |read| send_rows.send(Ok(read)).is_ok()) {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => {
+                        let _ = send_rows.send(Err(error));
+                        return;
                     }
                 }
-            });
-            receive
-        };
-        (0..threads).map(reader).collect()
+            }
+        });
+        let (send, receive) = sync_channel(1);
+        scope.spawn(move || {
+            let mut strip = Strip::default();
+            for band in first..plan.bands() {
+                let range = plan.rows(band);
+                let output = Window { row: range.start, height: range.len(), ..window.output };
+                let part = strip.next_band(self, &rows, &PatchWindow { output, ..window });
+                let failed = part.is_err();
+                if send.send(part).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        receive
     }
 }
 
 impl Strip {
-    /// Lets the network go on until the rows for a band have come, and gives where that has no data.
-    fn next_band(&mut self, queue: &Receiver<Result<Read>>) -> Result<Option<Array2<bool>>> {
+    /// Lets the network go on until the rows for a band have come, and gives its part of the map.
+    fn next_band(
+        &mut self,
+        job: &Job<'_>,
+        queue: &Receiver<Result<Read>>,
+        window: &PatchWindow,
+    ) -> Result<Option<Array3<f32>>> {
         loop {
-            check_interrupt()?;
             match queue.recv().context("a reading thread ended early")?? {
                 Read::Start(network) => *self = Self { network: Some(network), rows: Vec::new() },
                 Read::Rows(rows) => {
                     let network = self.network.as_mut().context("rows without a network")?;
                     self.rows.push(network.push(rows.view())?);
                 }
-                Read::Band(Some(no_data)) => return Ok(Some(no_data)),
+                Read::Band(Some(no_data)) => {
+                    let mut part = self.take(window.output)?;
+                    job.hide_no_data(&mut part, &no_data, window)?;
+                    return Ok(no_data.iter().any(|no_data| !no_data).then_some(part));
+                }
                 Read::Band(None) => {
                     *self = Self::default();
                     return Ok(None);
@@ -235,10 +247,7 @@ impl<'a> Reader<'a> {
         let (job, plan) = (self.job, self.plan);
         let rows = plan.rows(band);
         let no_data = self.no_data(rows.clone())?;
-        let gap = self.empty_bands(band)?;
-        if gap > 0
-            && self.network.as_ref().is_none_or(|begun| gap >= begun.ahead || band + gap == plan.bands())
-        {
+        if no_data.iter().all(|&no_data| no_data) && self.stops(band)? {
             self.network = None;
             return Ok(hand_out(Read::Band(None)));
         }
@@ -274,15 +283,16 @@ impl<'a> Reader<'a> {
         Ok(hand_out(Read::Band(Some(no_data))))
     }
 
-    /// How many bands from one on have no data, counted as far as it matters.
-    fn empty_bands(&mut self, band: usize) -> Result<usize> {
-        let most = self.network.as_ref().map_or(1, |begun| begun.ahead);
-        for (count, band) in (band..self.plan.bands()).enumerate() {
-            if count == most || !self.no_data(self.plan.rows(band))?.iter().all(|&no_data| no_data) {
-                return Ok(count);
+    /// Whether the network stops at a band without data: it does where it has not begun, and where no band that it would
+    /// compute ahead has data.
+    fn stops(&mut self, band: usize) -> Result<bool> {
+        let ahead = self.network.as_ref().map_or(1, |begun| begun.ahead);
+        for band in (band + 1..self.plan.bands()).take(ahead - 1) {
+            if !self.no_data(self.plan.rows(band))?.iter().all(|&no_data| no_data) {
+                return Ok(false);
             }
         }
-        Ok(self.plan.bands() - band)
+        Ok(true)
     }
 
     /// Rows of the strip, mirrored at the edges of the scene.
@@ -396,12 +406,12 @@ mod tests {
         let device = open(DeviceChoice::Cpu).unwrap();
         let options = Options { window: WindowSize::Auto, batch: 1, views: PredictorConfig::default() };
         let job = Job::new(&scene, &bundle, &device, options, true).unwrap();
-        let values = |rows: ArrayView3<'_, f32>| rows.iter().copied().collect::<Vec<f32>>();
+        let values = |rows: Array3<f32>| rows.into_raw_vec_and_offset().0;
         let bits = |bands: &[Vec<f32>]| bands.concat().into_iter().map(f32::to_bits).collect::<Vec<_>>();
 
         let mut expected = Vec::new();
         let whole = job.fit.plan(480).unwrap();
-        job.predict_windows(&whole, 0, |rows| {
+        job.predict_windows(&whole, 0, &mut |rows| {
             expected.push(values(rows));
             Ok(())
         })
@@ -411,7 +421,7 @@ mod tests {
             assert_eq!(plan.windows.len(), count, "strips of {}", plan.width);
             let from = |first: usize| {
                 let mut bands = Vec::new();
-                job.predict_strips(&plan, first, |rows| {
+                job.predict_strips(&plan, first, &mut |rows| {
                     bands.push(values(rows));
                     Ok(())
                 })

@@ -4,7 +4,7 @@
 //! are synced to disk before the journal counts them, and the journal is replaced as a whole, so what it counts is whole.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,7 +12,7 @@ use ndarray::{Array3, ArrayView3};
 use serde::{Deserialize, Serialize};
 use unet_burn::{PredictorConfig, UNetConfig};
 
-use crate::cli::write_json;
+use crate::cli::{check_interrupt, write_json};
 
 /// Everything that decides the values of a map. What was begun with another one is begun anew.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -170,16 +170,15 @@ impl Unfinished {
         write_json(&self.journal_path, &self.journal)
     }
 
-    /// Hands out all rows again in the parts in which they came.
+    /// Hands out the finished rows again in the parts in which they came.
     pub fn read(&mut self, mut part: impl FnMut(ArrayView3<'_, f32>) -> Result<()>) -> Result<()> {
         let cannot = || format!("cannot read {}", self.rows_path.display());
-        let [channels, height, width] = self.journal.origin.shape;
-        ensure!(self.height() == height, "{} of {height} rows are predicted", self.height());
+        let [channels, _, width] = self.journal.origin.shape;
         self.rows.rewind().with_context(cannot)?;
-        let mut file = BufReader::new(&self.rows);
         for &height in &self.journal.heights {
+            check_interrupt()?;
             let mut bytes = vec![0; channels * height * width * size_of::<f32>()];
-            file.read_exact(&mut bytes).with_context(cannot)?;
+            self.rows.read_exact(&mut bytes).with_context(cannot)?;
             let (values, _) = bytes.as_chunks();
             let values = values.iter().map(|&value| f32::from_le_bytes(value)).collect();
             part(Array3::from_shape_vec((channels, height, width), values)?.view())?;
