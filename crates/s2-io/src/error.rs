@@ -256,6 +256,18 @@ pub enum Error {
         /// Columns of the file.
         width: usize,
     },
+    /// Pixels are to go into an array of another shape, or in another order.
+    #[error(
+        "{} is read into an array of shape {shape:?}, {expected:?} in standard order is needed", path.display()
+    )]
+    OutputShape {
+        /// The file.
+        path: PathBuf,
+        /// Of the array: bands, rows, columns.
+        shape: Vec<usize>,
+        /// Of the window.
+        expected: [usize; 3],
+    },
     /// A read takes more memory than its limit.
     #[error(
         "reading {} takes {bytes} bytes, the limit is {limit}: read windows of it, or raise the limit",

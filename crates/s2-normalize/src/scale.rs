@@ -34,7 +34,14 @@ impl BandStatistics {
         if dn.dim() != out.dim() {
             return Err(Error::Shape { what: "normalised output", expected: dn.dim(), found: out.dim() });
         }
-        Zip::from(out).and(dn).for_each(|out, &dn| *out = self.normalize(dn));
+        let largest = dn.fold(0, |largest, &dn| dn.max(largest));
+        if dn.len() / 2 > usize::from(largest) {
+            // Digital numbers come again and again: each is scaled once.
+            let table: Vec<f32> = (0..=largest).map(|dn| self.normalize(dn)).collect();
+            Zip::from(out).and(dn).for_each(|out, &dn| *out = table[usize::from(dn)]);
+        } else {
+            Zip::from(out).and(dn).for_each(|out, &dn| *out = self.normalize(dn));
+        }
         Ok(())
     }
 }

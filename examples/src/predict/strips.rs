@@ -300,15 +300,21 @@ impl<'a> Reader<'a> {
         let PatchWindow { input_col, input_size, .. } = self.window;
         let width = self.job.fit.width;
         let left = self.columns().start;
-        let cols: Vec<usize> =
-            (0..input_size).map(|col| mirror(input_col + col.cast_signed(), width) - left).collect();
-        let bands = self.job.scene.stack.band_names().len();
+        let col = |col: usize| mirror(input_col + col.cast_signed(), width) - left;
+        // The columns that are not mirrored.
+        let inside = (-input_col).clamp(0, input_size.cast_signed()).cast_unsigned()
+            ..(width.cast_signed() - input_col).clamp(0, input_size.cast_signed()).cast_unsigned();
+        let from = col(inside.start);
+        let mirrored: Vec<(usize, usize)> =
+            (0..inside.start).chain(inside.end..input_size).map(|to| (to, col(to))).collect();
+        let bands = self.job.scene.stack.num_bands();
         let mut pixels = Array3::zeros((bands, count, input_size));
         for (index, mut pixels) in pixels.axis_iter_mut(Axis(1)).enumerate() {
             let row = self.row(mirror(first + index.cast_signed(), self.job.fit.height))?;
             for (mut out, row) in pixels.outer_iter_mut().zip(row.outer_iter()) {
-                for (out, &col) in out.iter_mut().zip(&cols) {
-                    *out = row[col];
+                out.slice_mut(s![inside.clone()]).assign(&row.slice(s![from..from + inside.len()]));
+                for &(to, from) in &mirrored {
+                    out[to] = row[from];
                 }
             }
         }
@@ -341,8 +347,13 @@ impl<'a> Reader<'a> {
             let first = number * READ;
             let height = READ.min(self.job.fit.height - first);
             let read = s2_io::Window { row: first, col: cols.start, height, width: cols.len() };
-            let tiles = self.job.scene.stack.read_window::<u16>(read)?.data;
-            self.tiles.truncate(1);
+            let stack = &self.job.scene.stack;
+            let shape = (stack.num_bands(), height, cols.len());
+            // The older one of two makes room.
+            let old = if self.tiles.len() < 2 { None } else { self.tiles.pop() };
+            let old = old.map(|(_, tiles)| tiles).filter(|tiles| tiles.dim() == shape);
+            let mut tiles = old.unwrap_or_else(|| Array3::zeros(shape));
+            stack.read_window_into(read, tiles.view_mut())?;
             self.tiles.insert(0, (number, tiles));
         }
         let (_, tiles) =

@@ -162,7 +162,8 @@ impl Unfinished {
         let (channels, height, width) = rows.dim();
         let [expected, _, expected_width] = self.journal.origin.shape;
         ensure!((channels, width) == (expected, expected_width), "rows of another map");
-        let bytes: Vec<u8> = rows.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut bytes = vec![0; rows.len() * size_of::<f32>()];
+        bytes.as_chunks_mut().0.iter_mut().zip(&rows).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
         let cannot = || format!("cannot write {}", self.rows_path.display());
         self.rows.write_all(&bytes).with_context(cannot)?;
         self.rows.sync_data().with_context(cannot)?;

@@ -3,7 +3,7 @@
 use std::io;
 
 use libdeflater::DecompressionError;
-use ndarray::{ArrayViewMut3, Axis};
+use ndarray::{ArrayViewMut1, ArrayViewMut3, Axis};
 use weezl::{BitOrder, LzwStatus};
 
 use super::sample::Sample;
@@ -166,19 +166,18 @@ impl Packing {
         mut out: ArrayViewMut3<'_, T>,
     ) {
         let rows = bytes.chunks_exact_mut(self.row_bytes::<T>()).skip(row);
-        if self.samples == 1 && self.predictor != Predictor::Float && !self.big_endian {
+        if self.predictor != Predictor::Float && !self.big_endian {
             // The common case needs no row in between.
-            for (bytes, out) in rows.zip(out.index_axis_mut(Axis(0), 0).rows_mut()) {
-                let out = out.into_slice().expect("columns lie side by side");
-                let mut stored = bytes.chunks_exact(size_of::<T>()).map(T::from_le);
-                if self.predictor == Predictor::None {
-                    out.iter_mut().zip(stored.skip(col)).for_each(|(out, sample)| *out = sample);
+            let size = size_of::<T>();
+            for (bytes, mut out) in rows.zip(out.axis_iter_mut(Axis(1))) {
+                if self.samples == 1 {
+                    let out = out.index_axis_mut(Axis(0), 0);
+                    self.undo_prediction(bytes.chunks_exact(size).map(T::from_le), col, out);
                     continue;
                 }
-                let mut sum = stored.by_ref().take(col).fold(T::default(), T::bits_add);
-                for (out, difference) in out.iter_mut().zip(stored) {
-                    sum = sum.bits_add(difference);
-                    *out = sum;
+                for (band, out) in out.outer_iter_mut().enumerate() {
+                    let stored = bytes[band * size..].chunks(self.samples * size);
+                    self.undo_prediction(stored.map(|pixel| T::from_le(&pixel[..size])), col, out);
                 }
             }
             return;
@@ -190,6 +189,26 @@ impl Packing {
                 let of_band = samples[col * self.samples + band..].iter().step_by(self.samples);
                 out.iter_mut().zip(of_band).for_each(|(out, sample)| *out = *sample);
             }
+        }
+    }
+
+    /// Copies the stored values of a band in a row, from a column on, to `out`, whose columns lie side by side.
+    #[inline]
+    fn undo_prediction<T: Sample>(
+        &self,
+        mut stored: impl Iterator<Item = T>,
+        col: usize,
+        out: ArrayViewMut1<'_, T>,
+    ) {
+        let out = out.into_slice().expect("columns lie side by side");
+        if self.predictor == Predictor::None {
+            out.iter_mut().zip(stored.skip(col)).for_each(|(out, sample)| *out = sample);
+            return;
+        }
+        let mut sum = stored.by_ref().take(col).fold(T::default(), T::bits_add);
+        for (out, difference) in out.iter_mut().zip(stored) {
+            sum = sum.bits_add(difference);
+            *out = sum;
         }
     }
 

@@ -214,6 +214,31 @@ impl GeoTiff {
     /// `T` is not the file's sample type, the window leaves the raster, it takes more than
     /// [`with_max_bytes`](Self::with_max_bytes), or a block is damaged.
     pub fn read_window<T: Sample>(&self, window: Window) -> Result<Raster<T>> {
+        self.check_window::<T>(window)?;
+        let mut data = Array3::from_elem((self.layout.num_bands, window.height, window.width), T::default());
+        self.unpack_window(window, data.view_mut())?;
+        Ok(Raster { data, grid: self.grid.window(window), nodata: self.nodata })
+    }
+
+    /// [`read_window`](Self::read_window) into memory of the caller, `[band, row, column]`: who reads many windows of a
+    /// size keeps one array. Pixels in standard order.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_window`](Self::read_window); what `out` holds then is undefined. [`Error::OutputShape`] for an array of
+    /// another shape or order.
+    pub fn read_window_into<T: Sample>(&self, window: Window, out: ArrayViewMut3<'_, T>) -> Result<()> {
+        self.check_window::<T>(window)?;
+        let expected = [self.layout.num_bands, window.height, window.width];
+        if out.shape() != expected || !out.is_standard_layout() {
+            let shape = out.shape().to_vec();
+            return Err(Error::OutputShape { path: self.path.clone(), shape, expected });
+        }
+        self.unpack_window(window, out)
+    }
+
+    /// Refuses another sample type, a window that leaves the raster, and one that takes too much memory.
+    fn check_window<T: Sample>(&self, window: Window) -> Result<()> {
         let layout = &self.layout;
         if T::TYPE != layout.sample_type {
             return Err(Error::SampleType {
@@ -227,16 +252,16 @@ impl GeoTiff {
         if !fits(window.row, window.height, height) || !fits(window.col, window.width, width) {
             return Err(Error::WindowOutside { path: self.path.clone(), window, height, width });
         }
-        let shape = (layout.num_bands, window.height, window.width);
-        self.check_size(&[shape.0, shape.1, shape.2, size_of::<T>()])?;
+        self.check_size(&[layout.num_bands, window.height, window.width, size_of::<T>()])?;
         let packing = &layout.packing;
-        self.check_size(&[layout.block_height, packing.width, packing.samples, size_of::<T>()])?;
-        let mut data = Array3::from_elem(shape, T::default());
-        self.parts(window, &mut data)
+        self.check_size(&[layout.block_height, packing.width, packing.samples, size_of::<T>()])
+    }
+
+    fn unpack_window<T: Sample>(&self, window: Window, out: ArrayViewMut3<'_, T>) -> Result<()> {
+        self.parts(window, out)
             .into_par_iter()
             .chunks(self.source.ranges_at_once().max(1))
-            .try_for_each_init(Unpacker::new, |unpacker, parts| self.read_parts(parts, unpacker))?;
-        Ok(Raster { data, grid: self.grid.window(window), nodata: self.nodata })
+            .try_for_each_init(Unpacker::new, |unpacker, parts| self.read_parts(parts, unpacker))
     }
 
     /// Refuses memory, the product of some sizes in bytes, that is beyond the limit.
@@ -249,11 +274,10 @@ impl GeoTiff {
     }
 
     /// Cuts the window's array into one piece per block that it touches.
-    fn parts<'a, T>(&self, window: Window, data: &'a mut Array3<T>) -> Vec<Part<'a, T>> {
+    fn parts<'a, T>(&self, window: Window, mut planes: ArrayViewMut3<'a, T>) -> Vec<Part<'a, T>> {
         let layout = &self.layout;
         let (block_height, block_width) = (layout.block_height, layout.packing.width);
         let mut parts = Vec::new();
-        let mut planes = data.view_mut();
         for plane in 0..layout.num_bands / layout.packing.samples {
             let (mut rows, rest) = planes.split_at(Axis(0), layout.packing.samples);
             planes = rest;

@@ -78,15 +78,18 @@ pub(super) fn pack<const FMA: bool, const PIXELS: usize>(
     let col = part.pixel.cast_signed() - conv.padding[1].cast_signed();
     let first = part.group.cast_signed() - conv.padding[0].cast_signed();
     let mut copies = vec![0.0; 6 * cut.pitch];
+    // Right of the image are zeros, which no row needs to be copied for.
+    let inside = conv.input[1].saturating_sub(col.max(0).cast_unsigned());
+    let used = if col < 0 { cut.pitch } else { cut.pitch.min(inside) };
     for (channel, &image) in image.iter().enumerate() {
         let at = channel * cut.stride;
         match conv.way {
             Way::Direct | Way::Doubled => {
                 let plane = &mut planes[at..][..cut.stride];
                 for (r, out) in plane.chunks_exact_mut(cut.pitch).enumerate() {
-                    let pixels =
-                        row(image, conv.input, first + r.cast_signed(), col, &mut copies[..cut.pitch]);
-                    out.copy_from_slice(pixels);
+                    let pixels = row(image, conv.input, first + r.cast_signed(), col, &mut copies[..used]);
+                    out[..used].copy_from_slice(pixels);
+                    out[used..].fill(0.0);
                 }
             }
             Way::Rows => {
@@ -95,11 +98,14 @@ pub(super) fn pack<const FMA: bool, const PIXELS: usize>(
                     let mut copies = copies.chunks_exact_mut(cut.pitch);
                     let rows: [&[f32]; 6] = std::array::from_fn(|r| {
                         let copy = copies.next().expect("six copies");
-                        row(image, conv.input, top + r.cast_signed(), col, copy)
+                        row(image, conv.input, top + r.cast_signed(), col, &mut copy[..used])
                     });
                     let mut parts = planes.chunks_exact_mut(conv.in_channels * cut.stride);
                     let planes: [&mut [f32]; 6] = std::array::from_fn(|_| {
-                        &mut parts.next().expect("six planes")[at + group * cut.pitch..][..cut.pitch]
+                        let plane = &mut parts.next().expect("six planes")[at + group * cut.pitch..];
+                        let (plane, rest) = plane[..cut.pitch].split_at_mut(used);
+                        rest.fill(0.0);
+                        plane
                     });
                     to_six::<FMA>(rows, planes);
                 }
