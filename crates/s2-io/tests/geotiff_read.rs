@@ -167,6 +167,29 @@ fn a_window_outside_is_refused() {
 }
 
 #[test]
+fn a_window_goes_into_memory_of_the_caller() {
+    let path = fixtures().join("strip_u8_none.tif");
+    let tiff = GeoTiff::open(&path).unwrap();
+    let window = Window { row: 3, col: 5, height: 20, width: 30 };
+    let expected = tiff.read_window::<u8>(window).unwrap().data;
+    let mut out = Array3::from_elem(expected.dim(), 77);
+    tiff.read_window_into(window, out.view_mut()).unwrap();
+    assert_eq!(out, expected);
+    let bands = expected.dim().0;
+    let error = tiff.read_window_into(window, Array3::<u8>::zeros((bands, 20, 31)).view_mut()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{} is read into an array of shape [{bands}, 20, 31], [{bands}, 20, 30] in standard order is needed",
+            path.display()
+        )
+    );
+    let mut turned = Array3::<u8>::zeros((bands, 30, 20));
+    let error = tiff.read_window_into(window, turned.view_mut().permuted_axes([0, 2, 1])).unwrap_err();
+    assert!(matches!(error, Error::OutputShape { .. }), "columns lie apart: {error}");
+}
+
+#[test]
 fn another_type_is_refused_with_both_names() {
     let path = fixtures().join("strip_u8_none.tif");
     let error = GeoTiff::open(&path).unwrap().read::<u16>().unwrap_err();

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ndarray::{Array2, Array3, ArrayView2, Axis};
 use s2_io::{Algorithm, Band, Checksum, GeoTiff};
 use s2_normalize::{BandStatistics, Definition, Histogram, Radiometry};
-use s2_patches::{Geometry, Window, extract};
+use s2_patches::{Geometry, Window, WindowPlan, extract};
 use unet_burn::{IGNORE_INDEX, Photometric, Predictor, RawImage, Recipe};
 
 use super::{Region, Source, scale};
@@ -194,7 +194,8 @@ pub fn predict_chip(
     window: usize,
 ) -> Result<Array2<f32>> {
     let (height, width) = chip.size();
-    let plan = s2_patches::WindowPlan::try_new(height, width, geometry, window)?;
+    let plan = if predictor.config().all_views { WindowPlan::for_all_views } else { WindowPlan::try_new };
+    let plan = plan(height, width, geometry, window)?;
     let mut probabilities = Array3::from_elem((1, height, width), f32::NAN);
     for window in plan.iter() {
         let image = chip.channels(window.input_row, window.input_col, window.input_size)?;

@@ -45,7 +45,8 @@ impl Overviews {
     #[inline]
     fn of<T: Sample>(self, pixels: ArrayView2<'_, T>, nodata: Option<T>) -> T {
         let first = pixels[(0, 0)];
-        if matches!(self, Self::None | Self::Nearest) {
+        // Most of a mask, and all of an area without data.
+        if matches!(self, Self::None | Self::Nearest) || pixels.iter().all(|&pixel| pixel == first) {
             return first;
         }
         let (mut valid, mut count) = ([first; 4], 0);

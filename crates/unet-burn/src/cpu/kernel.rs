@@ -42,10 +42,15 @@ impl Instructions {
         }
     }
 
-    /// The fastest that this processor has.
+    /// The fastest that this processor has, or those that the variable asks for ([`cpu_instructions`](crate::cpu_instructions)).
     pub(crate) fn best() -> Self {
         static BEST: std::sync::OnceLock<Instructions> = std::sync::OnceLock::new();
-        *BEST.get_or_init(|| Self::available()[0])
+        *BEST.get_or_init(|| {
+            let asked = std::env::var("UNET_BURN_INSTRUCTIONS").unwrap_or_default();
+            let available = Self::available();
+            let found = available.iter().find(|set| set.name().eq_ignore_ascii_case(&asked));
+            *found.unwrap_or(&available[0])
+        })
     }
 }
 

@@ -24,7 +24,12 @@ pub(crate) use memory::Release;
 pub(crate) use stream::{Filter, Network, Step, Stream};
 pub(crate) use tensors::{concat_cropped, convolve, drop_out, normalise, padding, pool, takes, up_convolve};
 
-/// The instructions that the network uses on this processor, such as `avx2`: results of others differ in their last bits.
+/// The instructions that the network uses on this processor: `portable`, `avx2` or `avx512`. Results of others differ in
+/// their last bits.
+///
+/// They are the fastest that the processor has, unless the environment variable `UNET_BURN_INSTRUCTIONS` names others of
+/// it (a name that it does not have is passed over): to get the values of another machine to the bit, or to compare
+/// times.
 #[must_use]
 pub fn instructions() -> &'static str {
     Instructions::best().name()

@@ -1,0 +1,43 @@
+//! Scores a model on the validation chips of a folder, in one view and in all eight (test-time augmentation).
+//!
+//!     views CHIPS MODEL [WINDOW]      (444)
+//!
+//! Prints the IoU at the best of 1,000 thresholds, as training counts it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use examples::input::parse_bands;
+use examples::predict::geometry;
+use examples::train::{ChipFolder, chip_truth, predict_chip};
+use seg_metrics::ScoreHistogram;
+use unet_burn::burn::tensor::Device;
+use unet_burn::{Bundle, PredictorConfig};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (chips, model, window) = match arguments.as_slice() {
+        [chips, model] => (chips, model, 444),
+        [chips, model, window] => (chips, model, window.parse()?),
+        _ => bail!("which chips and which model: two folders"),
+    };
+    let device = Device::flex();
+    let bundle = Bundle::load(Path::new(model), &device)?;
+    let chips = ChipFolder::open(Path::new(chips), &parse_bands(&bundle.recipe.channels.join(","))?)?;
+    bundle.recipe.check(&chips.recipe)?;
+    let geometry = geometry(bundle.model.config())?;
+    for (name, all_views) in [("one view", false), ("eight views", true)] {
+        let predictor = PredictorConfig { all_views, ..Default::default() }.init(&bundle.model, &device)?;
+        let mut histogram = ScoreHistogram::new();
+        for chip in &chips.validation {
+            let map = predict_chip(&predictor, geometry, chip, window)?;
+            let truth = chip_truth(chip);
+            histogram.add(map.view(), truth.mines.view(), Some(truth.valid.view()))?;
+        }
+        let (threshold, confusion) =
+            histogram.best_threshold(|confusion| confusion.iou()).context("the chips show no mine")?;
+        let iou = confusion.iou().context("the chips show no mine")?;
+        println!("{name}: IoU {iou:.4} at threshold {threshold:.3}");
+    }
+    Ok(())
+}
