@@ -31,6 +31,7 @@ impl Scene {
     /// Opens the folder that `prepare` wrote.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(STACK);
+        ensure!(path.is_file(), "{} has no {STACK}: name a folder that prepare wrote", folder.display());
         let stack = GeoTiff::open(&path)?;
         let statistics = Statistics::load(folder.join(STATISTICS))?;
         let expected = statistics.bands.iter().map(|band| band.band.as_str()).chain([SCL]);

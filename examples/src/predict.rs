@@ -105,6 +105,8 @@ pub fn predict(
     threshold: Option<f64>,
     quiet: bool,
 ) -> Result<()> {
+    let is_model = model.join("model.json").is_file();
+    ensure!(is_model, "{} has no model.json: name a folder that train wrote with --model", model.display());
     let bundle = Bundle::load(model, &device.device)?;
     let scene = Scene::open(folder)?;
     let threshold =

@@ -10,7 +10,7 @@ use examples::scene::write_scene;
 use ndarray::{Array3, Axis, s};
 use s2_io::{CogOptions, GeoTiff, write_cog};
 use unet_burn::burn::tensor::Device;
-use unet_burn::{Bundle, UNetConfig};
+use unet_burn::{Bundle, Padding, UNetConfig};
 
 /// Rows of the scene without data, at the top.
 const EMPTY_ROWS: usize = 130;
@@ -352,7 +352,23 @@ fn what_cannot_be_predicted_ends_in_one_line_and_no_files() {
         }
         assert!(!out.exists() || files(&out).is_empty(), "{options:?} left {:?}", files(&out));
     }
+    let refused = |words: &str| {
+        let output = setup.command(&out, &[]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && text.contains(words), "{words} is not in: {text}");
+    };
+    let mut bundle = Bundle::load(&setup.model(), &Device::flex()).unwrap();
+    let padded = UNetConfig { padding: Padding::Same, ..bundle.model.config().clone() };
+    bundle.model = padded.init(&Device::flex()).unwrap();
+    bundle.save(&setup.model()).unwrap();
+    refused("a network with same padding cannot be stitched: use valid padding");
+    fs::remove_file(setup.scene().join(STACK)).unwrap();
+    refused("prepared has no stack.tif: name a folder that prepare wrote");
+    fs::remove_file(setup.model().join("model.json")).unwrap();
+    refused("model has no model.json: name a folder that train wrote with --model");
     // One process at a time.
+    let setup = Setup::new();
+    let out = setup.out("out");
     fs::create_dir_all(&out).unwrap();
     let rows = fs::File::create(out.join(".probability.tif.rows")).unwrap();
     rows.lock().unwrap();

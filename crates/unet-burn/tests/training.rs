@@ -1,5 +1,6 @@
 //! Training runs. burn's random numbers are one stream for the whole process, so the runs take turns.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -196,6 +197,43 @@ fn training_learns_is_repeatable_and_survives_its_bundle() {
     assert!(matches!(Bundle::load(folder.path(), &device), Err(Error::Description { .. })), "cut off");
     std::fs::remove_file(&description).unwrap();
     assert!(matches!(Bundle::load(folder.path(), &device), Err(Error::Read { .. })), "missing");
+}
+
+#[test]
+fn a_cosine_goes_on_where_it_was() {
+    let _turn = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = |name: &str, resume: bool| {
+        Some(Checkpoints { folder: folder.path().join(name), resume, facts: BTreeMap::new() })
+    };
+    let config = TrainingConfig { schedule: Schedule::Cosine { floor: 1e-5 }, ..config(4) };
+    let whole =
+        execute(&config, Augmented(11), Execution { checkpoints: checkpoints("whole", false), ..here() })
+            .unwrap();
+    let rates: Vec<f64> = whole.history.iter().map(|epoch| epoch.learning_rate).collect();
+    assert!(rates.is_sorted_by(|a, b| a > b), "it falls: {rates:?}");
+
+    let execution = Execution { checkpoints: checkpoints("cut", false), ..here() };
+    let interrupter = execution.interrupter.clone();
+    let progress = move |progress: Progress<'_>| {
+        if matches!(progress, Progress::Patches { epoch: 3, .. }) {
+            interrupter.stop(Some("test"));
+        }
+    };
+    let cut =
+        execute(&config, Augmented(11), Execution { progress: Box::new(progress), ..execution }).unwrap();
+    assert_same(&cut.history, &whole.history[..2]);
+    let resumed =
+        execute(&config, Augmented(11), Execution { checkpoints: checkpoints("cut", true), ..here() })
+            .unwrap();
+    assert_same(&resumed.history, &whole.history);
+
+    // A longer one would have had other step sizes from the first epoch on.
+    let longer = TrainingConfig { epochs: 5, ..config };
+    let error =
+        execute(&longer, Augmented(11), Execution { checkpoints: checkpoints("cut", true), ..here() })
+            .unwrap_err();
+    assert!(error.to_string().contains("belongs to another run"), "{error}");
 }
 
 #[test]
