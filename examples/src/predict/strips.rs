@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! stack.tif ─► rows of a strip, normalised ─► network, row by row ─► rows of the map ─► a band of all strips
-//!              several threads                keeps some hundred     wait for the band
+//!              a thread for each              another one, and the   wait for the band
+//!                                             pool of all strips
 //! ```
 //!
 //! Strips overlap to the left and right as windows do, but from top to bottom no pixel is computed twice. All strips go
-//! down together, band by band, so that the map comes in whole rows. Where a strip has no data for longer than it computes
+//! down side by side, so that the map comes in whole rows, and that where one waits for the last part of a layer the others
+//! have work for the threads: they are a band or two apart. Where a strip has no data for longer than it computes
 //! ahead, it stops, and begins again behind the gap.
 
 use std::ops::Range;
