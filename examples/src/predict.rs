@@ -233,7 +233,8 @@ impl Output {
                 }
                 Ok(Self { unfinished, maps })
             });
-            let predicted = predict(first, &mut |rows| send.send(rows).context("the writing thread has stopped"));
+            let predicted =
+                predict(first, &mut |rows| send.send(rows).context("the writing thread has stopped"));
             drop(send);
             // If it has failed, that is why predicting has.
             let output = writer.join().unwrap_or_else(|panic| resume_unwind(panic))?;
@@ -331,12 +332,7 @@ impl<'a> Job<'a> {
 
     /// Predicts from a row of windows on, and hands out each finished one, `[map, row, column]`: the probability and,
     /// if asked for, its spread; NaN where the scene has no data.
-    fn predict_windows(
-        &self,
-        plan: &WindowPlan,
-        first: usize,
-        write: &mut Write<'_>,
-    ) -> Result<()> {
+    fn predict_windows(&self, plan: &WindowPlan, first: usize, write: &mut Write<'_>) -> Result<()> {
         let windows = first * plan.per_row()..plan.len();
         let mut progress = self.progress(plan.len(), windows.start);
         let mut strip = Array3::default((0, 0, 0));

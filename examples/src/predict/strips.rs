@@ -106,16 +106,12 @@ impl Job<'_> {
     }
 
     /// Predicts from a band on, and hands out each finished one, `[1, row, column]`; NaN where the scene has no data.
-    pub(super) fn predict_strips(
-        &self,
-        plan: &StripPlan,
-        first: usize,
-        write: &mut Write<'_>,
-    ) -> Result<()> {
+    pub(super) fn predict_strips(&self, plan: &StripPlan, first: usize, write: &mut Write<'_>) -> Result<()> {
         let windows = &plan.windows;
         let mut progress = self.progress(plan.bands() * windows.len(), first * windows.len());
         thread::scope(|scope| -> Result<()> {
-            let strips: Vec<_> = windows.iter().map(|window| self.strip(scope, plan, *window, first)).collect();
+            let strips: Vec<_> =
+                windows.iter().map(|window| self.strip(scope, plan, *window, first)).collect();
             for band in first..plan.bands() {
                 let rows = plan.rows(band);
                 let mut map = Array3::from_elem((1, rows.len(), self.fit.width), f32::NAN);
