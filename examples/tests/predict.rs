@@ -329,6 +329,19 @@ fn half_precision_is_near() {
 }
 
 #[test]
+fn other_instructions_give_the_same_map_but_for_rounding() {
+    let setup = Setup::new();
+    let (best, portable) = (setup.out("best"), setup.out("portable"));
+    setup.run(&best, &[]);
+    let status = setup.command(&portable, &[]).env("UNET_BURN_INSTRUCTIONS", "portable").status().unwrap();
+    assert!(status.success(), "portable instructions");
+    let difference = difference(&map(&best), &map(&portable));
+    // As for windows: a few roundings. None would mean that the variable is passed over.
+    assert!(difference <= 4e-6, "{difference}");
+    assert!(difference > 0.0 || unet_burn::cpu_instructions() == "portable", "{difference}");
+}
+
+#[test]
 fn what_cannot_be_predicted_ends_in_one_line_and_no_files() {
     let setup = Setup::new();
     let out = setup.out("out");
