@@ -374,6 +374,35 @@ fn a_killed_training_run_goes_on_to_the_same_model() {
     assert_eq!(files(&killed), files(&whole), "the same files");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_gets_the_dashboard_and_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = chips(folder.path());
+    let mut train = program("train");
+    train.arg(&data).arg("--out").arg(folder.path().join("model")).args(TINY);
+    // Long enough to be drawn more than once.
+    train.args(["--epochs", "40", "--patches", "48"]);
+    let words: Vec<String> = std::iter::once(train.get_program())
+        .chain(train.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    // `script` of util-linux runs it with a terminal of its own.
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &format!("stty rows 40 cols 120; {}", words.join(" "))]);
+    let output = match script.arg("/dev/null").env("TERM", "xterm-256color").output() {
+        Ok(output) => output,
+        Err(error) => return eprintln!("skipped: no terminal, script cannot be run: {error}"),
+    };
+    let screen = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{screen}");
+    let (enter, leave) = ("\u{1b}[?1049h", "\u{1b}[?1049l");
+    assert_eq!((screen.matches(enter).count(), screen.matches(leave).count()), (1, 1), "the screen: {screen}");
+    let (drawn, after) = screen.split_once(leave).unwrap();
+    assert!(drawn.contains("Valid") && drawn.contains("Train"), "the dashboard: {drawn}");
+    assert!(after.contains("validation scores at the threshold"), "the scores come after it: {after}");
+}
+
 #[test]
 fn a_bad_label_is_refused_with_the_name_of_its_chip() {
     let folder = tempfile::tempdir().unwrap();
