@@ -112,9 +112,7 @@ impl RowPredictor {
         }
         self.missing -= height;
         let rows = rows.as_standard_layout();
-        let rows = rows.as_slice().unwrap_or_default();
-        // In the pool, so that from layer to layer no thread has to be woken.
-        let (logits, ()) = rayon::join(|| self.stream.push(&self.network, rows), || ());
+        let logits = self.stream.push(&self.network, rows.as_slice().unwrap_or_default());
         let width = self.stream.width();
         let shape = [logits.len() / width, width];
         Array2::from_shape_vec(shape, sigmoids(logits, &self.device)?)

@@ -252,6 +252,11 @@ impl Stream {
     /// Takes the next rows of the image, `[channel, row, column]`, and gives those of the logits that are computed by
     /// then, `[class, row, column]`.
     pub(crate) fn push(&mut self, network: &Network, image: &[f32]) -> Vec<f32> {
+        // In the pool, so that from layer to layer no thread has to be woken.
+        rayon::scope(|_| self.push_here(network, image))
+    }
+
+    fn push_here(&mut self, network: &Network, image: &[f32]) -> Vec<f32> {
         let Self { maps, top, logits } = self;
         let Rows { channels, width, .. } = maps[0].input;
         let area = image.len() / channels;
