@@ -39,8 +39,8 @@ pub struct Chosen {
 /// When the device that was asked for by name is not there or not in this build.
 pub fn open(choice: DeviceChoice) -> Result<Chosen> {
     let chosen = match choice {
-        DeviceChoice::Cpu => cpu(),
-        DeviceChoice::Auto => first_gpu().unwrap_or_else(cpu),
+        DeviceChoice::Cpu => cpu()?,
+        DeviceChoice::Auto => first_gpu().map_or_else(cpu, Ok)?,
         DeviceChoice::Wgpu => adapter(DeviceKind::DefaultDevice, WgpuBackend::Auto)?,
         DeviceChoice::Vulkan => adapter(DeviceKind::DefaultDevice, WgpuBackend::Vulkan)?,
         DeviceChoice::Metal if cfg!(target_os = "macos") => {
@@ -69,10 +69,11 @@ pub fn open_several(choice: DeviceChoice, count: usize) -> Result<Vec<Chosen>> {
     (0..count).map(|number| adapter(DeviceKind::DiscreteGpu(number), api)).collect()
 }
 
-fn cpu() -> Chosen {
+fn cpu() -> Result<Chosen> {
+    let instructions = unet_burn::cpu_instructions()?;
     let name = format!("cpu, {} threads", rayon::current_num_threads());
-    let identity = format!("cpu, {}", unet_burn::cpu_instructions());
-    Chosen { device: Device::flex(), name, identity }
+    let identity = format!("cpu, {instructions}");
+    Ok(Chosen { device: Device::flex(), name, identity })
 }
 
 /// The first adapter that is hardware: discrete before integrated before virtual.

@@ -120,6 +120,14 @@ pub enum Error {
         /// burn's own words.
         message: String,
     },
+    /// Instructions that the processor does not have.
+    #[error("UNET_BURN_INSTRUCTIONS={asked}: this processor has {available}; leave it out to use the first")]
+    Instructions {
+        /// What the variable says.
+        asked: String,
+        /// What there is, the fastest first.
+        available: String,
+    },
     /// The device failed while it computed or copied.
     #[error("the device failed: {message}")]
     Device {

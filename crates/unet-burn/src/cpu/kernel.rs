@@ -4,6 +4,8 @@
 //! is a sum of planes that are shifted and weighted; a *tap* is such a shift, in values. Vectors run along the pixels, so
 //! that no value is moved inside a vector, and a tile of the result stays in registers while the sum is made.
 
+use crate::{Error, Result};
+
 /// A set of instructions that the loops are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Instructions {
@@ -42,15 +44,25 @@ impl Instructions {
         }
     }
 
-    /// The fastest that this processor has, or those that the variable asks for ([`cpu_instructions`](crate::cpu_instructions)).
+    /// Those that the variable asks for, else the fastest that this processor has.
+    pub(crate) fn chosen() -> Result<Self> {
+        let available = Self::available();
+        let asked = std::env::var_os("UNET_BURN_INSTRUCTIONS").unwrap_or_default();
+        let asked = asked.to_string_lossy();
+        if asked.is_empty() {
+            return Ok(available[0]);
+        }
+        let found = available.iter().find(|set| set.name().eq_ignore_ascii_case(&asked));
+        found.copied().ok_or_else(|| {
+            let names: Vec<&str> = available.iter().map(|set| set.name()).collect();
+            Error::Instructions { asked: asked.into_owned(), available: names.join(" ") }
+        })
+    }
+
+    /// As [`chosen`](Self::chosen); the fastest where others are asked for than there are.
     pub(crate) fn best() -> Self {
         static BEST: std::sync::OnceLock<Instructions> = std::sync::OnceLock::new();
-        *BEST.get_or_init(|| {
-            let asked = std::env::var("UNET_BURN_INSTRUCTIONS").unwrap_or_default();
-            let available = Self::available();
-            let found = available.iter().find(|set| set.name().eq_ignore_ascii_case(&asked));
-            *found.unwrap_or(&available[0])
-        })
+        *BEST.get_or_init(|| Self::chosen().unwrap_or_else(|_| Self::available()[0]))
     }
 }
 

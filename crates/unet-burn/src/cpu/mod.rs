@@ -28,9 +28,12 @@ pub(crate) use tensors::{concat_cropped, convolve, drop_out, normalise, padding,
 /// their last bits.
 ///
 /// They are the fastest that the processor has, unless the environment variable `UNET_BURN_INSTRUCTIONS` names others of
-/// it (a name that it does not have is passed over): to get the values of another machine to the bit, or to compare
-/// times.
-#[must_use]
-pub fn instructions() -> &'static str {
-    Instructions::best().name()
+/// it: to get the values of another machine to the bit, or to compare times. It counts once, when the first is computed.
+///
+/// # Errors
+///
+/// [`Error::Instructions`](crate::Error::Instructions): the processor does not have those that are asked for. Who computes
+/// all the same gets the fastest.
+pub fn instructions() -> crate::Result<&'static str> {
+    Ok(Instructions::chosen()?.name())
 }
