@@ -77,6 +77,18 @@ fn here() -> Execution {
     Execution::on(&Device::flex())
 }
 
+/// As [`here`], and interrupted within an epoch.
+fn stopped_in(stop: usize) -> Execution {
+    let execution = here();
+    let interrupter = execution.interrupter.clone();
+    let progress = move |progress: Progress<'_>| {
+        if matches!(progress, Progress::Patches { epoch, .. } if epoch == stop) {
+            interrupter.stop(Some("test"));
+        }
+    };
+    Execution { progress: Box::new(progress), ..execution }
+}
+
 fn image(patch: &Patch) -> ndarray::Array4<f32> {
     match &patch.image {
         Image::Normalised(image) => image.clone().insert_axis(Axis(0)),
@@ -213,15 +225,8 @@ fn a_cosine_goes_on_where_it_was() {
     let rates: Vec<f64> = whole.history.iter().map(|epoch| epoch.learning_rate).collect();
     assert!(rates.is_sorted_by(|a, b| a > b), "it falls: {rates:?}");
 
-    let execution = Execution { checkpoints: checkpoints("cut", false), ..here() };
-    let interrupter = execution.interrupter.clone();
-    let progress = move |progress: Progress<'_>| {
-        if matches!(progress, Progress::Patches { epoch: 3, .. }) {
-            interrupter.stop(Some("test"));
-        }
-    };
-    let cut =
-        execute(&config, Augmented(11), Execution { progress: Box::new(progress), ..execution }).unwrap();
+    let execution = Execution { checkpoints: checkpoints("cut", false), ..stopped_in(3) };
+    let cut = execute(&config, Augmented(11), execution).unwrap();
     assert_same(&cut.history, &whole.history[..2]);
     let resumed =
         execute(&config, Augmented(11), Execution { checkpoints: checkpoints("cut", true), ..here() })
@@ -258,15 +263,8 @@ fn an_interrupted_run_goes_on_as_if_nothing_had_happened() {
             .unwrap();
 
     // Stopped within the fourth epoch.
-    let execution = Execution { checkpoints: checkpoints("cut", false), ..here() };
-    let interrupter = execution.interrupter.clone();
-    let progress = move |progress: Progress<'_>| {
-        if matches!(progress, Progress::Patches { epoch: 4, .. }) {
-            interrupter.stop(Some("test"));
-        }
-    };
-    let cut =
-        execute(&config, Augmented(11), Execution { progress: Box::new(progress), ..execution }).unwrap();
+    let execution = Execution { checkpoints: checkpoints("cut", false), ..stopped_in(4) };
+    let cut = execute(&config, Augmented(11), execution).unwrap();
     assert!(cut.interrupted && !whole.interrupted, "one of them");
     assert_same(&cut.history, &whole.history[..3]);
 
@@ -373,6 +371,21 @@ fn largest_difference(a: &Trained, b: &Trained) -> f32 {
     let (a, b) = (weights(a), weights(b));
     assert!(a.len() == b.len() && a.iter().chain(&b).all(|weight| weight.is_finite()), "numbers");
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn clipping_cuts_gradients_off() {
+    let _turn = alone();
+    let trained = |clipping: Option<Clipping>| {
+        execute(&TrainingConfig { clipping, ..config(1) }, one_image(), here()).unwrap()
+    };
+    let free = trained(None);
+    let [value, norm] = [Clipping::Value(1e-12), Clipping::Norm(1e-12)].map(|limit| trained(Some(limit)));
+    // Adam divides by the gradient plus 1e-7: where that is cut to 1e-12, a weight moves by 1e-5 of the step size 5e-3.
+    let moved = largest_difference(&free, &value);
+    assert!(moved > 2e-3, "without a limit weights move by the step size: {moved}");
+    let moved = largest_difference(&value, &norm);
+    assert!(moved < 1e-6, "below either limit they do not: {moved}");
 }
 
 #[test]
