@@ -175,6 +175,17 @@ fn a_window_goes_into_memory_of_the_caller() {
     let mut out = Array3::from_elem(expected.dim(), 77);
     tiff.read_window_into(window, out.view_mut()).unwrap();
     assert_eq!(out, expected);
+    let none = Window { height: 0, ..window };
+    tiff.read_window_into(none, Array3::<u8>::zeros((expected.dim().0, 0, 30)).view_mut()).unwrap();
+
+    // What was there before does not shine through where blocks are left out.
+    let sparse = GeoTiff::open(fixtures().join("sparse_u16_nodata_7.tif")).unwrap();
+    let all = sparse.read::<u16>().unwrap().data;
+    let mut out = Array3::from_elem(all.dim(), 77_u16);
+    let (_, height, width) = all.dim();
+    sparse.read_window_into(Window { row: 0, col: 0, height, width }, out.view_mut()).unwrap();
+    assert!(out == all && all.iter().any(|&value| value == 7), "nodata");
+
     let bands = expected.dim().0;
     let error = tiff.read_window_into(window, Array3::<u8>::zeros((bands, 20, 31)).view_mut()).unwrap_err();
     assert_eq!(

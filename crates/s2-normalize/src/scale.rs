@@ -25,7 +25,8 @@ impl BandStatistics {
         clipped
     }
 
-    /// [`Self::normalize`] for a whole window, `[row, column]`.
+    /// [`Self::normalize`] for a whole window, `[row, column]`. Where there are more than twice as many pixels as digital
+    /// numbers up to the largest, each number is scaled once, in a table of up to 256 KiB.
     ///
     /// # Errors
     ///

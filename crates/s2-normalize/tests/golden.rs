@@ -115,12 +115,14 @@ fn reflectance_and_scaled_values_equal_numpy_to_the_last_bit() {
         let mut scaled = Array2::zeros(dn.dim());
         band.normalize_into(dn.view(), scaled.view_mut()).expect("equal shapes");
         assert_eq!(scaled.as_slice(), Some(&case.scaled[..]), "low {low}, high {high}");
-        // In a large window the same digital numbers come many times.
-        let (rows, cols) = (1 + (1 << 18) / dn.len(), dn.len());
-        let many = dn.broadcast((rows, cols)).expect("rows of one row");
-        let mut scaled = Array2::zeros((rows, cols));
-        band.normalize_into(many, scaled.view_mut()).expect("equal shapes");
-        assert!(scaled.rows().into_iter().all(|row| row.as_slice() == Some(&case.scaled[..])), "low {low}");
+        // In a large window the same digital numbers come many times, in a small one not.
+        let cols = dn.len();
+        for rows in [0, 1, 1 + (1 << 18) / cols] {
+            let many = dn.broadcast((rows, cols)).expect("rows of one row");
+            let mut scaled = Array2::zeros((rows, cols));
+            band.normalize_into(many, scaled.view_mut()).expect("equal shapes");
+            assert!(scaled.rows().into_iter().all(|row| row.as_slice() == Some(&case.scaled[..])), "{rows}");
+        }
         let reflectance: Vec<f32> = case.dn.iter().map(|&dn| band.radiometry().reflectance(dn)).collect();
         assert_eq!(reflectance, case.reflectance, "offset {offset}");
     }

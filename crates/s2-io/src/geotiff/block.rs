@@ -171,13 +171,15 @@ impl Packing {
             let size = size_of::<T>();
             for (bytes, mut out) in rows.zip(out.axis_iter_mut(Axis(1))) {
                 if self.samples == 1 {
+                    // A step that the compiler knows: twice as fast.
                     let out = out.index_axis_mut(Axis(0), 0);
                     self.undo_prediction(bytes.chunks_exact(size).map(T::from_le), col, out);
                     continue;
                 }
                 for (band, out) in out.outer_iter_mut().enumerate() {
-                    let stored = bytes[band * size..].chunks(self.samples * size);
-                    self.undo_prediction(stored.map(|pixel| T::from_le(&pixel[..size])), col, out);
+                    let pixels = bytes.chunks_exact(self.samples * size);
+                    let stored = pixels.map(|pixel| T::from_le(&pixel[band * size..][..size]));
+                    self.undo_prediction(stored, col, out);
                 }
             }
             return;

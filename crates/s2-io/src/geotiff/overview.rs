@@ -45,8 +45,9 @@ impl Overviews {
     #[inline]
     fn of<T: Sample>(self, pixels: ArrayView2<'_, T>, nodata: Option<T>) -> T {
         let first = pixels[(0, 0)];
-        // Most of a mask, and all of an area without data.
-        if matches!(self, Self::None | Self::Nearest) || pixels.iter().all(|&pixel| pixel == first) {
+        // Most of a mask and of an area without data.
+        let same = |&pixel: &T| pixel == first || is_nan(pixel) && is_nan(first) && nodata.is_none_or(is_nan);
+        if matches!(self, Self::None | Self::Nearest) || pixels.iter().all(same) {
             return first;
         }
         let (mut valid, mut count) = ([first; 4], 0);

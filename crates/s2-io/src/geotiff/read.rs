@@ -221,7 +221,7 @@ impl GeoTiff {
     }
 
     /// [`read_window`](Self::read_window) into memory of the caller, `[band, row, column]`: who reads many windows of a
-    /// size keeps one array. Pixels in standard order.
+    /// size keeps one array. Pixels in standard order; all are written, those of blocks that a sparse file left out too.
     ///
     /// # Errors
     ///
