@@ -7,11 +7,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use examples::device::{DeviceChoice, open};
 use examples::input::parse_bands;
 use examples::predict::geometry;
-use examples::train::{ChipFolder, chip_truth, predict_chip};
-use seg_metrics::ScoreHistogram;
-use unet_burn::burn::tensor::Device;
+use examples::train::{ChipFolder, score_chips};
 use unet_burn::{Bundle, PredictorConfig};
 
 fn main() -> Result<()> {
@@ -21,19 +20,14 @@ fn main() -> Result<()> {
         [chips, model, window] => (chips, model, window.parse()?),
         _ => bail!("which chips and which model: two folders"),
     };
-    let device = Device::flex();
+    let device = open(DeviceChoice::Cpu)?.device;
     let bundle = Bundle::load(Path::new(model), &device)?;
     let chips = ChipFolder::open(Path::new(chips), &parse_bands(&bundle.recipe.channels.join(","))?)?;
     bundle.recipe.check(&chips.recipe)?;
     let geometry = geometry(bundle.model.config())?;
     for (name, all_views) in [("one view", false), ("eight views", true)] {
         let predictor = PredictorConfig { all_views, ..Default::default() }.init(&bundle.model, &device)?;
-        let mut histogram = ScoreHistogram::new();
-        for chip in &chips.validation {
-            let map = predict_chip(&predictor, geometry, chip, window)?;
-            let truth = chip_truth(chip);
-            histogram.add(map.view(), truth.mines.view(), Some(truth.valid.view()))?;
-        }
+        let histogram = score_chips(&predictor, geometry, &chips.validation, window)?;
         let (threshold, confusion) =
             histogram.best_threshold(|confusion| confusion.iou()).context("the chips show no mine")?;
         let iou = confusion.iou().context("the chips show no mine")?;

@@ -15,7 +15,7 @@ mod patches;
 mod run;
 mod scene;
 
-pub use chips::{Chip, ChipFolder, chip_truth, predict_chip, whole};
+pub use chips::{Chip, ChipFolder, score_chips, whole};
 pub use patches::{Draw, Patches, Region, Sampler};
 pub use run::{CHECKPOINT, Display, Keep, Run};
 pub use scene::{SceneSource, scene_regions, strips};

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
-use examples::cli::{Common, check_interrupt, run};
+use examples::cli::{Common, run};
 use examples::device::{self, Chosen};
 use examples::evaluate::{self, read_truth};
 use examples::input::{STACK, Scene, parse_bands};
 use examples::train::{
-    CHECKPOINT, ChipFolder, Display, Draw, Keep, Patches, Run, Sampler, SceneSource, chip_truth,
-    predict_chip, scene_regions, strips, whole,
+    CHECKPOINT, ChipFolder, Display, Draw, Keep, Patches, Run, Sampler, SceneSource, scene_regions,
+    score_chips, strips, whole,
 };
 use examples::{predict, quicklook};
 use seg_metrics::ScoreHistogram;
@@ -327,13 +327,7 @@ fn train_chips(args: &Args, devices: &[Chosen], interrupter: &Interrupter) -> Re
     let mut bundle = run.train(training, validation)?;
     let predictor = PredictorConfig::default().init(&bundle.model, &devices[0].device)?;
     let geometry = predict::geometry(bundle.model.config())?;
-    let mut histogram = ScoreHistogram::new();
-    for chip in &chips.validation {
-        check_interrupt()?;
-        let probabilities = predict_chip(&predictor, geometry, chip, args.window)?;
-        let truth = chip_truth(chip);
-        histogram.add(probabilities.view(), truth.mines.view(), Some(truth.valid.view()))?;
-    }
+    let histogram = score_chips(&predictor, geometry, &chips.validation, args.window)?;
     choose_threshold(&mut bundle, &histogram)?;
     Ok(bundle)
 }

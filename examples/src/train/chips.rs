@@ -9,9 +9,11 @@ use ndarray::{Array2, Array3, ArrayView2, Axis};
 use s2_io::{Algorithm, Band, Checksum, GeoTiff};
 use s2_normalize::{BandStatistics, Definition, Histogram, Radiometry};
 use s2_patches::{Geometry, Window, WindowPlan, extract};
+use seg_metrics::ScoreHistogram;
 use unet_burn::{IGNORE_INDEX, Photometric, Predictor, RawImage, Recipe};
 
 use super::{Region, Source, scale};
+use crate::cli::check_interrupt;
 use crate::evaluate::Truth;
 use crate::input::{no_data, normalization};
 
@@ -182,12 +184,29 @@ pub fn whole(chips: &[Arc<Chip>]) -> Vec<Region> {
         .collect()
 }
 
-/// Probabilities of a chip: windows as in prediction, `[row, column]`.
+/// Counts of all chips at each threshold.
 ///
 /// # Errors
 ///
-/// For a window that the network does not take, and when the device fails.
-pub fn predict_chip(
+/// For a window that the network does not take, when the device fails, and after Ctrl-C.
+pub fn score_chips(
+    predictor: &Predictor,
+    geometry: Geometry,
+    chips: &[Arc<Chip>],
+    window: usize,
+) -> Result<ScoreHistogram> {
+    let mut histogram = ScoreHistogram::new();
+    for chip in chips {
+        check_interrupt()?;
+        let probabilities = predict_chip(predictor, geometry, chip, window)?;
+        let truth = chip_truth(chip);
+        histogram.add(probabilities.view(), truth.mines.view(), Some(truth.valid.view()))?;
+    }
+    Ok(histogram)
+}
+
+/// Probabilities of a chip: windows as in prediction, `[row, column]`.
+fn predict_chip(
     predictor: &Predictor,
     geometry: Geometry,
     chip: &Chip,
@@ -206,8 +225,7 @@ pub fn predict_chip(
 }
 
 /// Truth of a chip for scoring: where it is a mine, and where it counts.
-#[must_use]
-pub fn chip_truth(chip: &Chip) -> Truth {
+fn chip_truth(chip: &Chip) -> Truth {
     Truth {
         mines: chip.truth.mapv(|class| class == 1),
         valid: chip.truth.mapv(|class| class != IGNORE_INDEX),
