@@ -31,7 +31,7 @@ impl Scene {
     /// Opens the folder that `prepare` wrote.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(STACK);
-        ensure!(path.is_file(), "{} has no {STACK}: name a folder that prepare wrote", folder.display());
+        exists(folder, STACK, "name a folder that prepare wrote")?;
         let stack = GeoTiff::open(&path)?;
         let statistics = Statistics::load(folder.join(STATISTICS))?;
         let expected = statistics.bands.iter().map(|band| band.band.as_str()).chain([SCL]);
@@ -108,6 +108,14 @@ pub fn no_data(bands: ArrayView3<'_, u16>) -> Array2<bool> {
         found.zip_mut_with(&band, |found, &dn| *found |= dn == 0);
     }
     found
+}
+
+/// Refuses a folder without a file, with what to do.
+pub fn exists(folder: &Path, name: &str, advice: &str) -> Result<()> {
+    let path = folder.join(name);
+    let there = path.try_exists().with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(there, "{} has no {name}: {advice}", folder.display());
+    Ok(())
 }
 
 /// The normalisation in words, for the model bundle.

@@ -5,8 +5,8 @@
 //!              several threads        batches     stitched           survives a kill   block rows, one thread
 //! ```
 //!
-//! No step holds more of the scene than a row of windows, but for the mask (one byte a pixel). On the CPU strips take
-//! the place of windows, and of each some hundred rows are held.
+//! Of the scene a few rows of windows are held (one is stitched, one kept and written), and the mask, one byte a pixel. On
+//! the CPU strips take the place of windows, and of each some hundred rows are held.
 
 use std::fs::{self, File};
 use std::ops::Range;
@@ -25,7 +25,7 @@ use unet_burn::{Bundle, Padding, Predictor, PredictorConfig, UNetConfig, UpConvo
 
 use crate::cli::{check_interrupt, make_folder, peak_memory_bytes, progress_bar};
 use crate::device::Chosen;
-use crate::input::{STACK, STATISTICS, Scene, no_data};
+use crate::input::{STACK, STATISTICS, Scene, exists, no_data};
 use crate::prepare::made_by;
 
 pub use maps::About;
@@ -52,8 +52,11 @@ pub const MASK_NODATA: u8 = 255;
 
 /// Windows that wait for the device may fill so much memory, or be one.
 const READ_AHEAD_BYTES: usize = 512 << 20;
-/// More threads than these do not read faster.
+/// More threads than these do not read windows faster.
 const MAX_READERS: usize = 4;
+
+/// Rows of a map in memory that are written at a time: those of a row of tiles.
+const ROWS_AT_ONCE: usize = 512;
 
 /// How to go over a scene.
 #[derive(Clone, Copy, Debug)]
@@ -105,8 +108,7 @@ pub fn predict(
     threshold: Option<f64>,
     quiet: bool,
 ) -> Result<()> {
-    let is_model = model.join("model.json").is_file();
-    ensure!(is_model, "{} has no model.json: name a folder that train wrote with --model", model.display());
+    exists(model, "model.json", "name with --model a folder that train wrote")?;
     let bundle = Bundle::load(model, &device.device)?;
     let scene = Scene::open(folder)?;
     let threshold =
@@ -136,7 +138,8 @@ pub fn predict(
     make_folder(out)?;
     let map = out.join(PROBABILITY);
 
-    let free = free_bytes(device);
+    let maps_bytes = Maps::bytes(scene.stack.grid(), job.predictor.num_maps());
+    let free = free_bytes(device).map(|free| free.saturating_sub(maps_bytes));
     // What was begun goes on in its own way and size, unless that no longer fits; new strips are to leave half of the memory.
     let auto = options.window == WindowSize::Auto;
     let found = if auto { Unfinished::begun(&map, &origin) } else { None };
@@ -145,9 +148,11 @@ pub fn predict(
     let strips = if auto && begun.is_none() { job.strips(LARGEST)? } else { None };
     let share = if found.is_some_and(|found| found.strips) { free } else { free.map(|free| free / 2) };
     let strips = strips.filter(|plan| plan.fits(share));
-    let open = |origin| -> Result<Output> {
+    let open = |origin| -> Result<MapOutput> {
+        // First of all, so that nobody else writes here.
+        let unfinished = Unfinished::open(&map, origin)?;
         let maps = Maps::create(out, scene.stack.grid(), &about, job.predictor.num_maps())?;
-        Ok(Output { unfinished: Unfinished::open(&map, origin)?, maps })
+        Ok(MapOutput { unfinished, maps })
     };
     let output = if let Some(plan) = strips {
         // The batch is that of windows.
@@ -207,26 +212,32 @@ pub fn write_maps(
     quiet: bool,
 ) -> Result<()> {
     let mut maps = Maps::create(out, grid, about, 1)?;
-    maps.push(probabilities.insert_axis(Axis(0)))?;
-    check_interrupt()?;
+    for rows in probabilities.axis_chunks_iter(Axis(0), ROWS_AT_ONCE) {
+        check_interrupt()?;
+        maps.push(rows.insert_axis(Axis(0)))?;
+    }
     maps.finish(quiet)
 }
 
 /// Where predicted rows go.
-struct Output {
+struct MapOutput {
     unfinished: Unfinished,
     maps: Maps,
 }
 
-impl Output {
-    /// Predicts from the first part that is missing on. A thread keeps and writes the rows meanwhile.
-    fn fill(self, predict: impl FnOnce(usize, &mut Write<'_>) -> Result<()>) -> Result<Self> {
+impl MapOutput {
+    /// Predicts from the first part that is missing on. A thread keeps and writes the rows meanwhile: while one part of the map
+    /// is predicted, the one before it is written.
+    fn fill(self, predict: impl FnOnce(usize, &mut TakeRows<'_>) -> Result<()>) -> Result<Self> {
         let Self { mut unfinished, mut maps } = self;
         let first = unfinished.parts();
-        let (send, receive) = sync_channel::<Array3<f32>>(1);
+        let (send, receive) = sync_channel::<Array3<f32>>(0);
         thread::scope(|scope| {
             let writer = scope.spawn(move || -> Result<Self> {
-                unfinished.read(|rows| maps.push(rows))?;
+                unfinished.read(|rows| {
+                    check_interrupt()?;
+                    maps.push(rows)
+                })?;
                 for rows in receive {
                     unfinished.push(rows.view())?;
                     maps.push(rows.view())?;
@@ -236,7 +247,7 @@ impl Output {
             let predicted =
                 predict(first, &mut |rows| send.send(rows).context("the writing thread has stopped"));
             drop(send);
-            // If it has failed, that is why predicting has.
+            // If it has failed, nobody took the rows any more: that is the error to tell.
             let output = writer.join().unwrap_or_else(|panic| resume_unwind(panic))?;
             predicted.map(|()| output)
         })
@@ -244,7 +255,7 @@ impl Output {
 }
 
 /// Takes the next rows of a map, `[map, row, column]`.
-type Write<'a> = dyn FnMut(Array3<f32>) -> Result<()> + 'a;
+type TakeRows<'a> = dyn FnMut(Array3<f32>) -> Result<()> + 'a;
 
 /// Which stack and statistics lie in a folder. The stack is known by its length and time of change: to read
 /// gigabytes for a checksum would take longer than a GPU predicts them.
@@ -332,7 +343,7 @@ impl<'a> Job<'a> {
 
     /// Predicts from a row of windows on, and hands out each finished one, `[map, row, column]`: the probability and,
     /// if asked for, its spread; NaN where the scene has no data.
-    fn predict_windows(&self, plan: &WindowPlan, first: usize, write: &mut Write<'_>) -> Result<()> {
+    fn predict_windows(&self, plan: &WindowPlan, first: usize, write: &mut TakeRows<'_>) -> Result<()> {
         let windows = first * plan.per_row()..plan.len();
         let mut progress = self.progress(plan.len(), windows.start);
         let mut strip = Array3::default((0, 0, 0));

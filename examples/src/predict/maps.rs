@@ -49,7 +49,18 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// For the probability, and with two bands for the spread of the views, too.
+    /// Memory of the maps of a grid while they are written: the mines, and the rows of both files that do not fill a row of
+    /// tiles yet, at all levels of the overviews.
+    pub fn bytes(grid: &Grid, bands: usize) -> u64 {
+        let rows = 2 * CogOptions::default().block_size * (bands * size_of::<f32>() + size_of::<u8>());
+        (grid.width * (grid.height + rows)) as u64
+    }
+
+    /// Starts the files in a folder: the probability, and with two bands the spread of the views as its second one.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
     pub fn create(out: &Path, grid: &Grid, about: &About, bands: usize) -> Result<Self> {
         let names = ["probability", "spread"];
         let probability = CogOptions {
@@ -79,7 +90,11 @@ impl Maps {
         })
     }
 
-    /// Writes the next rows, `[band, row, column]`.
+    /// Writes the next rows from the north, `[band, row, column]` in 0 to 1; NaN is no data, in the mask [`MASK_NODATA`].
+    ///
+    /// # Errors
+    ///
+    /// The disk is full, or the rows do not fit the grid.
     pub fn push(&mut self, rows: ArrayView3<'_, f32>) -> Result<()> {
         self.probability.write_rows(rows)?;
         let rows = rows.index_axis_move(Axis(0), 0);
@@ -94,7 +109,11 @@ impl Maps {
         Ok(())
     }
 
-    /// Puts the files at their places: `probability.tif`, `mask.tif` and `mines.geojson`.
+    /// Puts the files at their places, once all rows have come: `probability.tif`, `mask.tif` and `mines.geojson`.
+    ///
+    /// # Errors
+    ///
+    /// Rows are missing, the grid is not in UTM, or the disk is full.
     pub fn finish(self, quiet: bool) -> Result<()> {
         self.probability.finish()?;
         self.mask.finish()?;

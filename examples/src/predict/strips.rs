@@ -20,7 +20,7 @@ use ndarray::{Array2, Array3, Axis, s};
 use s2_patches::{PatchWindow, Window, mirror};
 use unet_burn::RowPredictor;
 
-use super::{Job, Write};
+use super::{Job, TakeRows};
 use crate::cli::check_interrupt;
 use crate::input::no_data;
 
@@ -30,7 +30,7 @@ const BAND: usize = 64;
 const CHUNK: usize = 64;
 /// Rows of the stack that are read at a time: those of a row of its tiles.
 const READ: usize = 512;
-/// Chunks that wait for the network, for each reading thread.
+/// Chunks that wait for the network of a strip.
 const WAITING: usize = 2;
 
 /// What a reading thread has for a strip.
@@ -53,7 +53,7 @@ pub(super) struct StripPlan {
     band: usize,
     /// Rows of the scene.
     height: usize,
-    /// Memory that the networks need, in bytes.
+    /// Memory that all strips need at once, in bytes.
     bytes: u64,
 }
 
@@ -101,12 +101,25 @@ impl Job<'_> {
             // A map must not depend on where the network began again.
             band: BAND.next_multiple_of(network.restart_step()),
             height: self.fit.height,
-            bytes: plan.per_row() as u64 * network.bytes(),
+            bytes: plan.per_row() as u64 * (network.bytes() + self.waiting_bytes(width)),
         }))
     }
 
+    /// Memory of the rows of a strip that its network does not have yet: chunks that are made, wait or are pushed, and two
+    /// rows of tiles.
+    fn waiting_bytes(&self, width: usize) -> u64 {
+        let chunks = (WAITING + 2) * CHUNK * self.fit.network.in_channels * size_of::<f32>();
+        let tiles = 2 * READ * self.scene.stack.num_bands() * size_of::<u16>();
+        (width * (chunks + tiles)) as u64
+    }
+
     /// Predicts from a band on, and hands out each finished one, `[1, row, column]`; NaN where the scene has no data.
-    pub(super) fn predict_strips(&self, plan: &StripPlan, first: usize, write: &mut Write<'_>) -> Result<()> {
+    pub(super) fn predict_strips(
+        &self,
+        plan: &StripPlan,
+        first: usize,
+        write: &mut TakeRows<'_>,
+    ) -> Result<()> {
         let windows = &plan.windows;
         let mut progress = self.progress(plan.bands() * windows.len(), first * windows.len());
         thread::scope(|scope| -> Result<()> {
@@ -116,7 +129,6 @@ impl Job<'_> {
                 let rows = plan.rows(band);
                 let mut map = Array3::from_elem((1, rows.len(), self.fit.width), f32::NAN);
                 for (strip, window) in strips.iter().zip(windows) {
-                    check_interrupt()?;
                     let part = strip.recv().context("the thread of a strip ended early")??;
                     let output = Window { row: rows.start, height: rows.len(), ..window.output };
                     if let Some(part) = &part {
@@ -183,6 +195,7 @@ impl Strip {
         window: &PatchWindow,
     ) -> Result<Option<Array3<f32>>> {
         loop {
+            check_interrupt()?;
             match queue.recv().context("a reading thread ended early")?? {
                 Read::Start(network) => *self = Self { network: Some(network), rows: Vec::new() },
                 Read::Rows(rows) => {

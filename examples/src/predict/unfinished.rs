@@ -12,7 +12,7 @@ use ndarray::{Array3, ArrayView3};
 use serde::{Deserialize, Serialize};
 use unet_burn::{PredictorConfig, UNetConfig};
 
-use crate::cli::{check_interrupt, write_json};
+use crate::cli::write_json;
 
 /// Everything that decides the values of a map. What was begun with another one is begun anew.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -162,10 +162,12 @@ impl Unfinished {
         let (channels, height, width) = rows.dim();
         let [expected, _, expected_width] = self.journal.origin.shape;
         ensure!((channels, width) == (expected, expected_width), "rows of another map");
-        let mut bytes = vec![0; rows.len() * size_of::<f32>()];
-        bytes.as_chunks_mut().0.iter_mut().zip(&rows).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
         let cannot = || format!("cannot write {}", self.rows_path.display());
-        self.rows.write_all(&bytes).with_context(cannot)?;
+        let mut bytes = vec![0; width * size_of::<f32>()];
+        for row in rows.rows() {
+            bytes.as_chunks_mut().0.iter_mut().zip(row).for_each(|(to, value)| *to = value.to_le_bytes());
+            self.rows.write_all(&bytes).with_context(cannot)?;
+        }
         self.rows.sync_data().with_context(cannot)?;
         self.journal.heights.push(height);
         write_json(&self.journal_path, &self.journal)
@@ -177,7 +179,6 @@ impl Unfinished {
         let [channels, _, width] = self.journal.origin.shape;
         self.rows.rewind().with_context(cannot)?;
         for &height in &self.journal.heights {
-            check_interrupt()?;
             let mut bytes = vec![0; channels * height * width * size_of::<f32>()];
             self.rows.read_exact(&mut bytes).with_context(cannot)?;
             let (values, _) = bytes.as_chunks();
