@@ -281,11 +281,11 @@ def measured(environment, *command):
     A process in between starts it: a started process counts the memory of the one that it comes from as its own.
     """
     between = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
-               "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+               "print('\\n', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
     command = [sys.executable, "-c", between, *map(str, command)]
     printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
     printed, _, kilobytes = printed.rstrip().rpartition("\n")
-    return printed, int(kilobytes) / 1e3
+    return printed.rstrip(), int(kilobytes) * 1024 / 1e6
 
 
 def network_peer(what, folder, number):
