@@ -2,25 +2,28 @@
 //!
 //!     speed make FOLDER [SIZE BATCH CHANNELS FILTERS]   writes a model and an input (572 1 22 16)
 //!     speed forward FOLDER [DEVICE]                     one pass, batch norm folded, to FOLDER/ours.raw
-//!     speed step FOLDER [DEVICE]                        forward, focal loss, backward, Adam
+//!     speed step FOLDER [DEVICE [mixed]]                forward, focal loss, backward, Adam, as `train` does them,
+//!                                                       patches of the size of the input made and moved meanwhile
 //!
-//! Prints the median of some rounds in seconds. The device is that of the programs' `--device` (cpu);
+//! Prints seconds, the median of some passes or the mean of some steps. The device is that of the programs' `--device` (cpu);
 //! `RAYON_NUM_THREADS` sets the threads.
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use examples::device::{DeviceChoice, open};
 
-use unet_burn::burn::module::Module;
-use unet_burn::burn::optim::{AdamConfig, GradientsParams};
 use unet_burn::burn::tensor::activation::sigmoid;
 use unet_burn::burn::tensor::{Device, Tensor, TensorData};
-use unet_burn::ndarray::ArrayView4;
-use unet_burn::{Bundle, FocalLoss, PredictorConfig, Recipe, UNetConfig};
+use unet_burn::ndarray::{Array2, Array3, ArrayView4};
+use unet_burn::{
+    Bundle, Classes, Criterion, Execution, Image, Patch, PatchSet, Photometric, PredictorConfig, Progress, RawImage,
+    Recipe, Scale, TrainingConfig, UNetConfig, train,
+};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -34,7 +37,8 @@ fn main() -> Result<()> {
             make(Path::new(folder), [size, batch, channels, filters])
         }
         ["forward", folder, ref device @ ..] => forward(Path::new(folder), &chosen(device)?),
-        ["step", folder, ref device @ ..] => step(Path::new(folder), &chosen(device)?),
+        ["step", folder, ref device @ .., "mixed"] => step(Path::new(folder), &chosen(device)?, true),
+        ["step", folder, ref device @ ..] => step(Path::new(folder), &chosen(device)?, false),
         _ => bail!("what to do: make, forward or step, and a folder"),
     }
 }
@@ -66,10 +70,13 @@ fn make(folder: &Path, [size, batch, in_channels, filters]: [usize; 4]) -> Resul
     Ok(())
 }
 
-fn input(folder: &Path, device: &Device) -> Result<Tensor<4>> {
+fn shape(folder: &Path) -> Result<Vec<usize>> {
     let shape = fs::read_to_string(folder.join("input.json"))?;
-    let shape =
-        shape.trim_matches(['[', ']']).split(", ").map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+    Ok(shape.trim_matches(['[', ']']).split(", ").map(str::parse).collect::<Result<_, _>>()?)
+}
+
+fn input(folder: &Path, device: &Device) -> Result<Tensor<4>> {
+    let shape = shape(folder)?;
     let bytes = fs::read(folder.join("input.raw"))?;
     let values: Vec<f32> = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
     Ok(Tensor::from_data(TensorData::new(values, shape), device))
@@ -114,26 +121,64 @@ fn forward(folder: &Path, device: &Device) -> Result<()> {
     fs::write(folder.join("ours.raw"), bytes).context("cannot write the probabilities")
 }
 
-fn step(folder: &Path, device: &Device) -> Result<()> {
+/// Patches of noise as scenes give them: bands of counts, then a channel for each class, up to 12. Every eighth row is
+/// positive.
+struct Noise {
+    len: usize,
+    bands: usize,
+    classes: usize,
+    input: usize,
+    output: usize,
+}
+
+impl PatchSet for Noise {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn patch(&self, _: usize, index: usize) -> Result<Patch, Box<dyn std::error::Error + Send + Sync>> {
+        let mut seed = u32::try_from(index)?;
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 18) as u16
+        };
+        let bands = Array3::from_shape_simple_fn((self.bands, self.input, self.input), &mut next);
+        let classes = self.classes as u8;
+        let map = Array2::from_shape_simple_fn((self.input, self.input), || next() as u8 % classes.max(1));
+        Ok(Patch {
+            name: format!("noise {index}"),
+            image: Image::Raw(RawImage {
+                bands,
+                scales: vec![Scale { low: 0.0, high: 16384.0 }; self.bands],
+                classes: (classes > 0).then(|| Classes { map, one_hot: (0..classes).collect() }),
+                photometric: Photometric::default(),
+            }),
+            truth: Array2::from_shape_fn((self.output, self.output), |(row, _)| u8::from(row % 8 == 0)),
+        })
+    }
+}
+
+fn step(folder: &Path, device: &Device, mixed: bool) -> Result<()> {
+    const STEPS: usize = 5;
     let model = Bundle::load(folder, device)?.model;
-    let device = device.clone().autodiff();
-    let mut model = model.to_device(&device).train();
-    let images = input(folder, &device)?;
-    let [batch, _, height, width] = images.dims();
-    let [height, width] = [model.config().output_size(height)?, model.config().output_size(width)?];
-    // Every eighth row is positive.
-    let truth = |at: usize| if (at / width % height).is_multiple_of(8) { 1.0 } else { 0.0 };
-    let truth: Vec<f32> = (0..batch * height * width).map(truth).collect();
-    let truth = Tensor::<4>::from_data(TensorData::new(truth, [batch, 1, height, width]), &device);
-    let valid = Tensor::ones(truth.dims(), &device);
-    let mut optimizer = AdamConfig::new().with_epsilon(1e-7).init();
-    time(3, || {
-        let logits = model.forward(images.clone())?;
-        let loss = FocalLoss::default().forward(logits, truth.clone(), valid.clone()).mean();
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        model = optimizer.step(1e-3, model.clone(), gradients);
-        let value = loss.into_scalar::<f32>();
-        ensure!(value.is_finite(), "a loss of {value}");
-        Ok(device.sync()?)
-    })
+    let [batch_size, channels, input, _] = shape(folder)?[..] else { bail!("input.json holds no shape") };
+    let output = model.config().output_size(input)?;
+    let classes = channels.saturating_sub(1).min(12);
+    let noise = |len| Noise { len, bands: channels - classes, classes, input, output };
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let clock = times.clone();
+    let progress = move |progress: Progress<'_>| {
+        if let (Progress::Patches { .. }, Ok(mut times)) = (progress, clock.lock()) {
+            times.push(Instant::now());
+        }
+    };
+    let config =
+        TrainingConfig { epochs: 1, batch_size, mixed, criterion: Criterion::Loss, ..TrainingConfig::default() };
+    let execution = Execution { progress: Box::new(progress), ..Execution::on(device) };
+    train(model, &config, noise((STEPS + 1) * batch_size), noise(1), execution)?;
+    let times = times.lock().map_err(|_| anyhow!("a step failed"))?;
+    // The first one warms up.
+    let [first, .., last] = times[..] else { bail!("{} steps are too few", times.len()) };
+    println!("{}", (last - first).as_secs_f64() / (times.len() - 1) as f64);
+    Ok(())
 }

@@ -1,11 +1,16 @@
 //! The operations that the blocks are made of: every tensor of the network passes through these.
 //!
 //! On the CPU they are those of [`cpu`](crate::cpu), on other devices burn's.
+//!
+//! The type of a map is that of the network's input. In half precision a convolution rounds its weights to it, if they are
+//! not halves themselves, and a norm computes in the type of its own. The CPU has no arithmetic of halves: it computes them
+//! in single precision, and stores the result as halves.
 
+use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::conv::{Conv2d, ConvTranspose2d};
 use burn::nn::{BatchNorm, Dropout};
-use burn::tensor::Tensor;
 use burn::tensor::activation;
+use burn::tensor::{DType, FloatDType, Tensor};
 use burn::tensor::module::{interpolate, max_pool2d};
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions, MaxPoolOptions};
 
@@ -14,59 +19,70 @@ use crate::cpu;
 
 /// Convolution and bias, then ReLU if asked for: `[batch, in, h, w]` → `[batch, out, h + padding − k + 1, …]`.
 pub(crate) fn convolve(conv: &Conv2d, x: Tensor<4>, relu: bool) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    if cpu::takes(&x)
-        && let Some(bias) = &conv.bias
-        && let Some(padding) = cpu::padding(conv)
-    {
-        return cpu::convolve(x, conv.weight.val(), bias.val(), padding, relu);
-    }
-    rectify(conv.forward(x), relu)
+    with_weights(conv, conv.weight.val().dtype(), x, |conv, x| {
+        #[cfg(feature = "flex")]
+        if cpu::takes(&x)
+            && let Some(bias) = &conv.bias
+            && let Some(padding) = cpu::padding(conv)
+        {
+            return cpu::convolve(x, conv.weight.val(), bias.val(), padding, relu);
+        }
+        rectify(conv.forward(x), relu)
+    })
 }
 
 /// Batch norm, by the batch's statistics in training and by the running ones else; then ReLU if asked for.
 pub(crate) fn normalise(norm: &BatchNorm, x: Tensor<4>, relu: bool) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    if cpu::takes(&x) && x.device().is_autodiff() && norm.training.is_enabled() {
-        return cpu::normalise(norm, x, relu);
-    }
-    rectify(norm.forward(x), relu)
+    let own: FloatDType = norm.gamma.val().dtype().into();
+    in_type(own, x, |x| {
+        #[cfg(feature = "flex")]
+        if cpu::takes(&x) && x.device().is_autodiff() && norm.training.is_enabled() {
+            return cpu::normalise(norm, x, relu);
+        }
+        rectify(norm.forward(x), relu)
+    })
 }
 
 /// Dropout in training.
 pub(crate) fn drop_out(dropout: &Dropout, x: Tensor<4>) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    if cpu::takes(&x) && x.device().is_autodiff() && dropout.training.is_enabled() && dropout.prob > 0.0 {
-        return cpu::drop_out(x, dropout.prob);
-    }
-    dropout.forward(x)
+    in_hand(x, |x| {
+        #[cfg(feature = "flex")]
+        if cpu::takes(&x) && x.device().is_autodiff() && dropout.training.is_enabled() && dropout.prob > 0.0 {
+            return cpu::drop_out(x, dropout.prob);
+        }
+        dropout.forward(x)
+    })
 }
 
 /// The largest of each 2×2: `[batch, c, h, w]` → `[batch, c, h/2, w/2]`.
 pub(crate) fn pool(x: Tensor<4>) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    if cpu::takes(&x) {
-        return cpu::pool(x);
-    }
-    max_pool2d(x, MaxPoolOptions::new([2, 2]))
+    in_hand(x, |x| {
+        #[cfg(feature = "flex")]
+        if cpu::takes(&x) {
+            return cpu::pool(x);
+        }
+        max_pool2d(x, MaxPoolOptions::new([2, 2]))
+    })
 }
 
 /// Nearest neighbour ×2, then a 2×2 convolution padded at the bottom and on the right, then ReLU:
 /// `[batch, in, h, w]` → `[batch, out, 2h, 2w]`.
 pub(crate) fn up_convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    if cpu::takes(&x)
-        && let Some(bias) = &conv.bias
-    {
-        return cpu::up_convolve(x, conv.weight.val(), bias.val(), true);
-    }
-    let twice = InterpolateOptions::new(InterpolateMode::Nearest).with_scale_factor([2.0, 2.0]);
-    convolve(conv, interpolate(x, twice), true)
+    with_weights(conv, conv.weight.val().dtype(), x, |conv, x| {
+        #[cfg(feature = "flex")]
+        if cpu::takes(&x)
+            && let Some(bias) = &conv.bias
+        {
+            return cpu::up_convolve(x, conv.weight.val(), bias.val(), true);
+        }
+        let twice = InterpolateOptions::new(InterpolateMode::Nearest).with_scale_factor([2.0, 2.0]);
+        rectify(conv.forward(interpolate(x, twice)), true)
+    })
 }
 
 /// Transposed 2×2 convolution of stride 2, then ReLU: `[batch, in, h, w]` → `[batch, out, 2h, 2w]`.
 pub(crate) fn up_transposed(conv: &ConvTranspose2d, x: Tensor<4>) -> Tensor<4> {
-    activation::relu(conv.forward(x))
+    with_weights(conv, conv.weight.val().dtype(), x, |conv, x| activation::relu(conv.forward(x)))
 }
 
 /// The channels of `x`, then those of the middle of `skip`.
@@ -90,6 +106,52 @@ pub(crate) fn crop(map: Tensor<4>, to: &Tensor<4>) -> Tensor<4> {
     let [.., height, width] = to.dims();
     let (row, col) = ((full_height - height) / 2, (full_width - width) / 2);
     map.narrow(2, row, height).narrow(3, col, width)
+}
+
+/// Gives all weights another type.
+pub(crate) struct Cast(pub(crate) FloatDType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(self.0))
+    }
+}
+
+/// A layer on a map, with its weights rounded to the type of the map.
+fn with_weights<M: Module>(
+    layer: &M,
+    weights: DType,
+    x: Tensor<4>,
+    apply: impl FnOnce(&M, Tensor<4>) -> Tensor<4>,
+) -> Tensor<4> {
+    let [weights, own] = [weights, x.dtype()].map(FloatDType::from);
+    let computed = computed(&x);
+    in_type(computed, x, |x| {
+        if weights == own && own == computed {
+            return apply(layer, x);
+        }
+        apply(&layer.clone().map(&mut Cast(own)).map(&mut Cast(computed)), x)
+    })
+}
+
+/// The type that the device computes a map in.
+fn computed(x: &Tensor<4>) -> FloatDType {
+    #[cfg(feature = "flex")]
+    if cpu::has(&x.device()) {
+        return FloatDType::F32;
+    }
+    x.dtype().into()
+}
+
+/// An operation on a map, computed in another type.
+fn in_type(dtype: FloatDType, x: Tensor<4>, apply: impl FnOnce(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
+    let own: FloatDType = x.dtype().into();
+    if own == dtype { apply(x) } else { apply(x.cast(dtype)).cast(own) }
+}
+
+/// An operation on a map in the type that the device computes it in.
+fn in_hand(x: Tensor<4>, apply: impl FnOnce(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
+    in_type(computed(&x), x, apply)
 }
 
 fn rectify(x: Tensor<4>, relu: bool) -> Tensor<4> {

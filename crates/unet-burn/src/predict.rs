@@ -3,7 +3,7 @@
 #[cfg(feature = "flex")]
 use std::sync::Arc;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use ndarray::{Array4, CowArray, Ix4};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "flex")]
 use crate::cpu::Network;
+use crate::ops::Cast;
 use crate::{Error, Padding, Result, UNet, UNetConfig};
 
 /// Probability of the positive class for each pixel of a batch of patches: a [`Predictor`] for once.
@@ -231,15 +232,6 @@ impl View {
 
     fn flipped(self, x: Tensor<4>) -> Tensor<4> {
         self.flip.iter().fold(x, |x, &axis| x.flip([axis]))
-    }
-}
-
-/// Gives all weights another type.
-struct Cast(FloatDType);
-
-impl ModuleMapper for Cast {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| tensor.cast(self.0))
     }
 }
 

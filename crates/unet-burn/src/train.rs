@@ -5,6 +5,7 @@ mod config;
 mod criterion;
 mod history;
 mod loader;
+mod mixed;
 mod progress;
 mod schedule;
 mod score;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use burn::module::Module;
 use burn::store::ModuleRecord;
-use burn::tensor::{Bytes, Device};
+use burn::tensor::{Bytes, Device, FloatDType};
 use burn::train::metric::LossMetric;
 use burn::train::renderer::MetricsRenderer;
 use burn::train::{ExecutionStrategy, Interrupter, Learner, MultiDeviceOptim, SupervisedTraining};
@@ -107,7 +108,8 @@ pub struct Trained {
 ///
 /// # Errors
 ///
-/// - [`Error::InvalidConfig`] for impossible settings, [`Error::NoPatches`] for an empty set
+/// - [`Error::InvalidConfig`] for impossible settings, for a network of several classes (the losses are of two) and for
+///   mixed precision on a device that has none; [`Error::NoPatches`] for an empty set
 /// - [`Error::InvalidSize`] and [`Error::InputShape`] when the first patch does not fit the network
 /// - [`Error::Patch`] and [`Error::ReadPatch`] for one that cannot be read or learned from
 /// - [`Error::Diverged`] when a loss is no finite number
@@ -131,6 +133,10 @@ pub fn train(
         let requirement = "it has to be 1 or more";
         return Err(Error::InvalidConfig { field: "devices", value: "0".into(), requirement });
     };
+    if config.mixed && !devices.iter().all(|device| device.supports_dtype(FloatDType::F16)) {
+        let requirement = "this device computes in single precision only";
+        return Err(Error::InvalidConfig { field: "mixed", value: "true".into(), requirement });
+    }
     let model = model.to_device(&main);
     let shapes = [shape(&model, &training, "training")?, shape(&model, &validation, "validation")?];
     let network = model.config().clone();
@@ -179,10 +185,11 @@ pub fn train(
     let validation = load(Arc::new(validation), shapes[1]);
     let waited = [training.waited(), validation.waited()];
 
+    let trainee = |unet| Trainee { unet, loss: config.loss.clone(), mixed: config.mixed };
     let trainee = if finished {
-        Trainee { unet: model, loss: config.loss.clone() }
+        trainee(model)
     } else {
-        let trainee = Trainee { unet: model.train(), loss: config.loss.clone() };
+        let trainee = trainee(model.train());
         let learner = Learner::new(trainee, config.optimizer(), Scheduler(history.clone()));
         let mut supervised = SupervisedTraining::new(".", Arc::new(training), Arc::new(validation))
             .metrics((LossMetric::new(),))

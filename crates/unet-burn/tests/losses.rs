@@ -59,8 +59,9 @@ fn losses_and_gradients_are_pytorchs() {
         let (losses, gradients) = run(&case.loss, &inputs);
         // f32 against f64: some ten roundings of 6e-8; the exponent γ multiplies the relative error of the
         // discount, whose logarithm is up to 100. f32 ends at 1e-38. The gradient of a ratio is a difference of two
-        // terms of the size of a pixel's share, which may cancel: 1e-7 of it stays.
-        let smallest = if of_regions(&case.loss) { 1e-7 } else { 1e-30 };
+        // terms of the size of the largest pixel's, which may cancel: the same roundings of them stay.
+        let largest = case.gradients.iter().fold(0.0_f64, |largest, gradient| largest.max(gradient.abs()));
+        let smallest = if of_regions(&case.loss) { 5e-7 * largest } else { 1e-30 };
         for (what, ours, theirs) in [("loss", losses, &case.losses), ("gradient", gradients, &case.gradients)]
         {
             assert_eq!(ours.len(), theirs.len(), "as many");

@@ -2,20 +2,24 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use common::{filled, image, relative_error, values};
+use common::{filled, image, relative_error, uniform, values};
 use safetensors::SafeTensors;
-use unet_burn::burn::module::Module;
-use unet_burn::burn::tensor::Device;
-use unet_burn::{Layout, Padding, UNet, UNetConfig, UpConvolution};
+use unet_burn::burn::module::{Module, ModuleMapper, Param};
+use unet_burn::burn::optim::GradientsParams;
+use unet_burn::burn::tensor::{Device, Tensor, TensorData};
+use unet_burn::{Layout, Loss, Padding, UNet, UNetConfig, UpConvolution};
 
 /// PyTorch's numbers are made in f64; ours in f32 sum up to 9·48 products a layer and pass 17 layers, so that about
 /// 17·√432·2⁻²⁴ = 2e-5 is the worst to expect if errors only grew, and rounding in both directions keeps it
 /// below a half of that.
 const TOLERANCE: f64 = 1e-5;
+
+const LAYOUTS: [Layout; 4] = [Layout::AsmMap, Layout::Seed, Layout::Vanilla, Layout::Residual];
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -51,14 +55,84 @@ fn every_layout_gives_pytorchs_logits_on_the_cpu() {
         println!("{:?} {:?} {:?}: relative error {error:.2e}", config.layout, config.padding, config.up);
         assert!(error <= TOLERANCE, "relative error {error} of {config:?}");
     }
-    let seen = |holds: &dyn Fn(&UNetConfig) -> bool| cases.iter().any(|case| holds(&case.config));
-    for layout in [Layout::AsmMap, Layout::Seed, Layout::Vanilla, Layout::Residual] {
+    for layout in LAYOUTS {
+        for (padding, up) in [Padding::Valid, Padding::Same]
+            .into_iter()
+            .flat_map(|padding| [(padding, UpConvolution::Upsample), (padding, UpConvolution::Transposed)])
+        {
+            let seen = |case: &Case| {
+                (case.config.layout, case.config.padding, case.config.up) == (layout, padding, up)
+            };
+            assert!(cases.iter().any(seen), "{layout:?} with {padding:?} and {up:?}");
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct TrainingCase {
+    config: UNetConfig,
+    input: [usize; 4],
+    loss: f64,
+    logits: Vec<f64>,
+    /// By the name of the weight: the norm of its gradient and the product with the noise of the name.
+    gradients: BTreeMap<String, [f64; 2]>,
+}
+
+/// Puts gradients into the place of weights, so that they bear their names and lie in PyTorch's order.
+struct Gradients(GradientsParams);
+
+impl ModuleMapper for Gradients {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.0.remove::<D>(param.id) {
+            Some(gradient) => param.map(|_| gradient),
+            None => param,
+        }
+    }
+}
+
+#[test]
+fn every_layout_gives_pytorchs_gradients_in_training() {
+    let device = Device::flex();
+    let cases: Vec<TrainingCase> = serde_json::from_slice(&data("training.json")).unwrap();
+    for layout in LAYOUTS {
         for padding in [Padding::Valid, Padding::Same] {
-            assert!(seen(&|c| c.layout == layout && c.padding == padding), "{layout:?} with {padding:?}");
+            let seen = |case: &TrainingCase| (case.config.layout, case.config.padding) == (layout, padding);
+            assert!(cases.iter().any(seen), "{layout:?} with {padding:?}");
         }
-        for up in [UpConvolution::Upsample, UpConvolution::Transposed] {
-            assert!(seen(&|c| c.layout == layout && c.up == up), "{layout:?} with {up:?}");
+    }
+    for TrainingCase { config, input, loss, logits, gradients } in cases {
+        let autodiff = device.clone().autodiff();
+        let model = filled(&config, &device).to_device(&autodiff).train();
+        let ours = model.forward(image(input, &autodiff)).unwrap();
+        let truth = uniform("truth", logits.len()).map(|value| if value > 0.25 { 1.0 } else { 0.0 });
+        let truth = TensorData::new(truth.collect::<Vec<f32>>(), ours.dims());
+        let truth = Tensor::from_data(truth, &autodiff);
+        let mean = Loss::default().forward(ours.clone(), truth.clone(), truth.ones_like()).mean();
+        let found = GradientsParams::from_grads(mean.backward(), &model);
+        let error = relative_error(&values(ours.inner()), &logits);
+        assert!(error <= TOLERANCE, "logits: relative error {error} of {config:?}");
+        let off = f64::from(mean.into_scalar::<f32>()) / loss - 1.0;
+        assert!(off.abs() <= TOLERANCE, "loss: {off} of {config:?}");
+
+        let stored = model.valid().map(&mut Gradients(found)).to_safetensors().unwrap();
+        let stored = SafeTensors::deserialize(&stored).unwrap();
+        let largest = gradients.values().map(|[norm, _]| *norm).fold(0.0, f64::max);
+        let mut worst = 0.0_f64;
+        for (name, [norm, product]) in &gradients {
+            let values = stored.tensor(name).unwrap().data().chunks_exact(4);
+            let values = values.map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+            let (mut square, mut dot) = (0.0, 0.0);
+            for (value, noise) in values.clone().zip(uniform(name, values.len())) {
+                square += value * value;
+                dot += value * noise;
+            }
+            // As many layers forward and backward. A bias in front of a norm has no gradient: what is left of it is rounding.
+            let allowed = 2.0 * TOLERANCE * norm + 0.1 * TOLERANCE * largest;
+            let off = (square.sqrt() - norm).abs().max((dot - product).abs());
+            worst = worst.max(off / allowed);
+            assert!(off <= allowed, "{name}: off by {off} of {norm} in {config:?}");
         }
+        println!("{:?} {:?}: {worst:.3} of what is allowed", config.layout, config.padding);
     }
 }
 

@@ -9,7 +9,7 @@ use ndarray::{Array2, Array3, Axis, s};
 use unet_burn::burn::data::dataset::InMemDataset;
 use unet_burn::burn::tensor::{Device, Distribution, Tensor};
 use unet_burn::{
-    Bundle, Checkpoints, Clipping, Criterion, Epoch, Error, Execution, IGNORE_INDEX, Image, Patch, PatchSet,
+    Bundle, Checkpoints, Clipping, Criterion, Epoch, Error, Execution, IGNORE_INDEX, Image, Loss, Patch, PatchSet,
     Progress, Recipe, Schedule, Trained, TrainingConfig, TrainingRecord, UNetConfig, predict, train,
 };
 
@@ -418,6 +418,37 @@ fn half_batches_and_two_devices_take_the_step_of_a_whole_batch() {
     assert!(distributed < tolerance, "two devices: {distributed}");
     let two_steps = largest_difference(&step(2, 1, 1), &whole);
     assert!(two_steps > 1e-3, "two steps are something else: {two_steps}");
+}
+
+#[test]
+fn mixed_precision_learns_the_same_to_its_digits() {
+    let _turn = alone();
+    let device = Device::flex();
+    let run = |mixed: bool, size: f64| {
+        let loss = Loss::Sum(vec![(size, Loss::default())]);
+        let config = TrainingConfig { mixed, loss, criterion: Criterion::Loss, ..config(6) };
+        device.seed(3);
+        let model = UNetConfig { dropout: 0.0, ..tiny() }.init(&device).unwrap();
+        train(model, &config, patches(12), patches(4), here()).unwrap().history
+    };
+    // Gradients of any size: the first is the usual one, the others are larger and smaller than what halves hold.
+    for size in [1.0, 1e6, 1e-6] {
+        let (single, mixed) = (run(false, size), run(true, size));
+        let off = |epoch: usize| (mixed[epoch].training_loss / single[epoch].training_loss - 1.0).abs();
+        // Three steps of which the first sees the same weights; then the paths part, as those of two seeds do.
+        assert!(off(0) > 0.0 && off(0) < 0.01, "another precision: {mixed:?} {single:?}");
+        assert!(off(5) < 0.3 && mixed[5].training_loss < 0.5 * mixed[0].training_loss, "{mixed:?} {single:?}");
+        assert_eq!(run(true, size), mixed, "repeatable");
+    }
+}
+
+#[test]
+fn networks_of_several_classes_are_not_trained() {
+    let device = Device::flex();
+    let model = UNetConfig { num_classes: 2, ..tiny() }.init(&device).unwrap();
+    let error = train(model, &config(1), patches(1), patches(1), here()).unwrap_err();
+    let words = "num_classes is 2: training and prediction take networks of one logit a pixel: it has to be 1";
+    assert_eq!(error.to_string(), words);
 }
 
 #[test]

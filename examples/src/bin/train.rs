@@ -93,6 +93,9 @@ struct Args {
     /// Batches whose gradients are averaged for a step.
     #[arg(long, default_value_t = 1, help_heading = "Optimizer")]
     accumulate: usize,
+    /// Mixed precision: maps of half precision in training, for devices that have it.
+    #[arg(long, help_heading = "Optimizer")]
+    mixed: bool,
     /// Adam's step size.
     #[arg(long, default_value_t = 1e-3, help_heading = "Optimizer")]
     learning_rate: f64,
@@ -267,6 +270,7 @@ impl Args {
             patience: self.patience,
             seed: self.seed,
             workers: self.workers,
+            mixed: self.mixed,
         }
     }
 

@@ -10,10 +10,11 @@ use super::extension::CpuLayers;
 
 /// Whether the tensor is one that the operations of this module take: `f32` on flex.
 pub(crate) fn takes(x: &Tensor<4>) -> bool {
-    x.dtype() == DType::F32 && on_flex(&x.device())
+    x.dtype() == DType::F32 && has(&x.device())
 }
 
-fn on_flex(device: &Device) -> bool {
+/// Whether the device is the CPU.
+pub(crate) fn has(device: &Device) -> bool {
     matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::activation::sigmoid;
-use burn::tensor::{ExecutionError, Tensor};
+use burn::tensor::{ExecutionError, FloatDType, Tensor};
 use burn::train::metric::{Adaptor, LossInput};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 
+use super::mixed;
 use super::score::ScoreInput;
 use crate::{Loss, PatchBatch, UNet};
 
@@ -16,14 +17,21 @@ pub(super) struct Trainee {
     pub(super) unet: UNet,
     #[module(skip)]
     pub(super) loss: Loss,
+    /// In mixed precision.
+    #[module(skip)]
+    pub(super) mixed: bool,
 }
 
 impl Trainee {
-    /// Logits and one loss for each patch.
-    fn forward(&self, batch: PatchBatch) -> (Tensor<4>, Tensor<1>) {
-        let logits = self.unet.forward(batch.images).expect("the loader gives patches that fit");
-        let losses = self.loss.forward(logits.clone(), batch.truth, batch.valid);
-        (logits, losses)
+    /// Logits by maps of a type.
+    fn logits(&self, batch: &PatchBatch, maps: FloatDType) -> Tensor<4> {
+        let images = batch.images.clone().cast(maps);
+        self.unet.forward(images).expect("the loader gives patches that fit").cast(FloatDType::F32)
+    }
+
+    /// One loss for each patch.
+    fn losses(&self, batch: &PatchBatch, logits: Tensor<4>) -> Tensor<1> {
+        self.loss.forward(logits, batch.truth.clone(), batch.valid.clone())
     }
 }
 
@@ -32,10 +40,20 @@ impl TrainStep for Trainee {
     type Output = Losses;
 
     fn step(&self, batch: PatchBatch) -> TrainOutput<Losses> {
-        let share = batch.share;
-        let (_, losses) = self.forward(batch);
-        let gradients = (losses.clone().mean() * share).backward();
-        TrainOutput::new(self, gradients, Losses(losses))
+        let backward = |losses: Tensor<1>| (losses.mean() * batch.share).backward();
+        if !self.mixed {
+            let losses = self.losses(&batch, self.logits(&batch, FloatDType::F32));
+            return TrainOutput::new(self, backward(losses.clone()), Losses(losses));
+        }
+        let mut losses = None;
+        let grads = mixed::gradients(self, || self.logits(&batch, FloatDType::F16), |logits| {
+            let logits = logits.detach().require_grad();
+            let found = self.losses(&batch, logits.clone());
+            let gradient = logits.grad(&backward(found.clone()));
+            losses = Some(found);
+            gradient.expect("the loss is one of the logits")
+        });
+        TrainOutput { grads, item: Losses(losses.expect("computed above")) }
     }
 }
 
@@ -44,9 +62,9 @@ impl InferenceStep for Trainee {
     type Output = Validation;
 
     fn step(&self, batch: PatchBatch) -> Validation {
-        let labels = batch.labels.clone();
-        let (logits, losses) = self.forward(batch);
-        Validation { losses: Losses(losses), probabilities: sigmoid(logits), labels }
+        let logits = self.logits(&batch, FloatDType::F32);
+        let losses = Losses(self.losses(&batch, logits.clone()));
+        Validation { losses, probabilities: sigmoid(logits), labels: batch.labels }
     }
 }
 

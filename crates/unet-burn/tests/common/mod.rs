@@ -9,7 +9,7 @@ use unet_burn::burn::tensor::{Device, Tensor, TensorData};
 use unet_burn::{UNet, UNetConfig};
 
 /// In `[-1, 1)`, exact in `f32`: a hash of the name (FNV-1a) and the index.
-fn uniform(name: &str, count: usize) -> impl Iterator<Item = f64> {
+pub(crate) fn uniform(name: &str, count: usize) -> impl Iterator<Item = f64> {
     let seed =
         name.bytes().fold(2_166_136_261_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619));
     (0_u32..).take(count).map(move |index| {

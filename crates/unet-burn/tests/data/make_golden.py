@@ -3,8 +3,10 @@
     python make_golden.py           (torch 2.15, numpy 2, safetensors 0.8; CPU; writes beside this file)
     python make_golden.py FOLDER    (reads `model.json` and `model.safetensors` of a bundle as PyTorch's own)
 
-networks.json           each layout with its number of parameters and its logits in float64. Weights are made by
-                        `fill`, which the test repeats bit by bit, so that no file holds them
+networks.json           each layout with each padding and each way up: its number of parameters and its logits in
+                        float64. Weights are made by `fill`, which the test repeats bit by bit, so that no file holds them
+training.json           each layout in training, without dropout: logits by the statistics of the batch, and of the
+                        gradient of each weight its norm and its product with the noise of its name
 seed.safetensors, .pt   weights of a small network as PyTorch saves them, `num_batches_tracked` included
 losses.json             losses and gradients in float64
 """
@@ -165,6 +167,13 @@ def networks():
         (16, 8, config("vanilla", "same", "upsample", kernel=1)),
         (8, 12, config("residual", "same", "upsample", in_channels=4)),
         (52, 48, config("residual", "valid", "transposed")),
+        (52, 48, config("asm_map", "valid", "transposed")),
+        (48, 52, config("seed", "valid", "transposed")),
+        (52, 48, config("vanilla", "valid", "upsample")),
+        (8, 12, config("asm_map", "same", "upsample")),
+        (12, 8, config("seed", "same", "upsample")),
+        (8, 12, config("vanilla", "same", "transposed")),
+        (12, 8, config("residual", "same", "transposed")),
     ]:
         model, output = logits(c, height, width)
         cases.append(
@@ -185,6 +194,41 @@ def networks():
         ("residual", config("residual", "valid", "upsample", in_channels=22, levels=4, filters=64)),
     ]:
         print("parameters of the constructor", name, parameters(UNet(c)))
+
+
+def pass_and_gradients(c, shape, dtype):
+    model = UNet(c)
+    fill(model)
+    model.to(dtype).train()
+    x = model(torch.from_numpy(uniform("image", int(np.prod(shape)))).reshape(shape).to(dtype))
+    truth = torch.from_numpy((uniform("truth", x.numel()) > 0.25).astype(float)).reshape(x.shape).to(dtype)
+    loss = loss_of_images(dict(focal=dict(alpha=0.25, gamma=2.0)), x[:, 0], truth[:, 0], torch.ones_like(x[:, 0])).mean()
+    loss.backward()
+    return x.detach(), loss.item(), {name: value.grad.double() for name, value in model.named_parameters()}
+
+
+def training():
+    cases = []
+    for layout in ("asm_map", "seed", "vanilla", "residual"):
+        for padding, up, sizes in (("valid", "upsample", ((52, 56), (56, 52))), ("same", "transposed", ((16, 12),))):
+            c = config(layout, padding, up, dropout=0.0)
+            for height, width in sizes:
+                shape = (2, c["in_channels"], height, width)
+                x, loss, gradients = pass_and_gradients(c, shape, torch.float64)
+                # Not one where a value is so near to 0 that rounding decides what ReLU makes of it.
+                single = pass_and_gradients(c, shape, torch.float32)[2]
+                largest = max(g.norm() for g in gradients.values())
+                if all((single[name] - g).norm() < 1e-5 * g.norm() + 1e-6 * largest for name, g in gradients.items()):
+                    break
+            else:
+                raise ValueError(f"no size for {c}")
+            numbers = {
+                name: rounded(torch.stack([g.norm(), (g.flatten() * torch.from_numpy(uniform(name, g.numel()))).sum()]))
+                for name, g in gradients.items()
+            }
+            cases.append(dict(config=c, input=list(shape), loss=loss, logits=rounded(x), gradients=numbers))
+    (HERE / "training.json").write_text(lines(cases))
+    print("training", len(cases))
 
 
 def weights():
@@ -298,5 +342,6 @@ if __name__ == "__main__":
         read(pathlib.Path(sys.argv[1]))
     else:
         networks()
+        training()
         weights()
         losses()

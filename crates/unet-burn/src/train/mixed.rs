@@ -1,0 +1,169 @@
+//! Mixed precision: maps between the layers in half precision, everything else in single (Micikevicius et al. 2018).
+//!
+//! Weights, norms, the loss, the gradients of the weights and the optimizer stay in `f32`. The gradient of a pixel's logit
+//! is a millionth of the loss and less, where halves end at 6e-8, so it is made larger on its way back through the maps, and
+//! the gradients of the weights smaller by as much. Micikevicius et al. look for that factor by trial over many steps; here
+//! it follows from the batch, so that nothing has to be remembered for a run to go on as if it had not stopped.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+
+/// The largest half.
+const LARGEST: f64 = 65504.0;
+
+/// The gradients of the weights by those of the logits, which come in `f32`.
+///
+/// The largest gradient of a logit becomes an eighth of what all logits may have before their sum, the gradient of the last
+/// bias, overflows. Should another one overflow, `logits` are computed again and everything is smaller by 16.
+pub(super) fn gradients<M: Module>(
+    module: &M,
+    logits: impl Fn() -> Tensor<4>,
+    mut gradient: impl FnMut(Tensor<4>) -> Tensor<4>,
+) -> GradientsParams {
+    const TRIES: usize = 6;
+    let mut largest = LARGEST / 8.0;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let logits = logits();
+        let gradient = gradient(logits.clone());
+        #[expect(clippy::cast_precision_loss, reason = "pixels of a batch are far below 2^52")]
+        let pixels = gradient.shape().num_elements() as f64;
+        // f32 ends at 1e-38; where no pixel counts, all gradients are 0.
+        let unit = gradient.clone().abs().max().clamp_min(1e-30) / (largest / pixels);
+        let scaled = Tensor::from_inner(gradient / unit.clone().reshape([1, 1, 1, 1]));
+        let gradients = GradientsParams::from_grads((logits * scaled).sum().backward(), module);
+        let mut restore = Restore { gradients, unit, size: None };
+        module.visit(&mut restore);
+        let finite = restore.size.is_none_or(|size| size.into_scalar::<f32>().is_finite());
+        if finite || tries == TRIES {
+            return restore.gradients;
+        }
+        largest /= 16.0;
+    }
+}
+
+/// Multiplies all gradients by the unit that they were computed in, and sums their sizes up: no number, if one of them is
+/// none.
+struct Restore {
+    gradients: GradientsParams,
+    unit: Tensor<1>,
+    size: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for Restore {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            let gradient = gradient * self.unit.clone().reshape([1; D]);
+            let size = gradient.clone().abs().sum();
+            self.size = Some(match self.size.take() {
+                Some(sum) => sum + size,
+                None => size,
+            });
+            self.gradients.register(param.id, gradient);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::Write as _;
+
+    use burn::module::ModuleMapper;
+    use burn::tensor::{Device, Distribution, FloatDType};
+
+    use super::*;
+    use crate::{UNet, UNetConfig};
+
+    struct Values(GradientsParams, Vec<Vec<f32>>);
+
+    impl ModuleVisitor for Values {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = self.0.remove::<D>(param.id) {
+                self.1.push(gradient.into_data().try_to_vec().unwrap());
+            }
+        }
+    }
+
+    /// Gradients of all weights, in `f32` and by halves, where that of the logits is some values; and how often the maps were
+    /// computed for it.
+    fn both(model: &UNet, images: &Tensor<4>, gradient: &Tensor<4>) -> ([Vec<Vec<f32>>; 2], usize) {
+        let forward = |maps: FloatDType| {
+            model.forward(images.clone().cast(maps)).unwrap().cast(FloatDType::F32)
+        };
+        let weighted = (forward(FloatDType::F32) * Tensor::from_inner(gradient.clone())).sum();
+        let single = GradientsParams::from_grads(weighted.backward(), model);
+        let passes = Cell::new(0);
+        let halves = || {
+            passes.set(passes.get() + 1);
+            forward(FloatDType::F16)
+        };
+        let mixed = gradients(model, halves, |_| gradient.clone());
+        let values = [single, mixed].map(|gradients| {
+            let mut values = Values(gradients, Vec::new());
+            model.visit(&mut values);
+            values.1
+        });
+        (values, passes.get())
+    }
+
+    fn assert_near([single, mixed]: [Vec<Vec<f32>>; 2], tolerance: f64) {
+        assert!(single.len() == mixed.len() && single.len() > 20, "{} tensors", single.len());
+        for (index, (single, mixed)) in single.iter().zip(&mixed).enumerate() {
+            let norm = |values: &mut dyn Iterator<Item = f32>| {
+                values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+            };
+            let size = norm(&mut single.iter().copied());
+            let off = norm(&mut single.iter().zip(mixed).map(|(a, b)| a - b)) / size;
+            assert!(size > 0.0 && off < tolerance, "tensor {index}: off by {off} of {size}");
+        }
+    }
+
+    fn devices() -> Vec<Device> {
+        let mut devices = vec![Device::flex()];
+        match Device::wgpu_options().init() {
+            Ok(device) if device.supports_dtype(FloatDType::F16) => devices.push(device),
+            Ok(_) => drop(writeln!(std::io::stderr(), "skipped: the graphics adapter has no halves")),
+            Err(error) => drop(writeln!(std::io::stderr(), "skipped: no graphics adapter ({error})")),
+        }
+        devices
+    }
+
+    /// Makes convolutions means: with positive maps, no ReLU cuts, and no rounding makes one do so.
+    struct Means;
+
+    impl ModuleMapper for Means {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|values| {
+                let shape = values.dims();
+                let rows = values.abs().reshape([shape[0] as i64, -1]) + 1e-3;
+                (rows.clone() / rows.sum_dim(1)).reshape(shape)
+            })
+        }
+    }
+
+    #[test]
+    fn gradients_by_halves_are_those_of_single_precision_to_their_digits() {
+        for device in devices() {
+            device.seed(2);
+            let config = UNetConfig { in_channels: 2, levels: 2, filters: 4, dropout: 0.0, ..UNetConfig::vanilla() };
+            let config = UNetConfig { num_classes: 1, ..config };
+            let model = config.init(&device).unwrap().map(&mut Means);
+            let device = device.autodiff();
+            let model = model.to_device(&device).train();
+            let images = Tensor::random([2, 2, 60, 60], Distribution::Uniform(0.5, 1.0), &device);
+            let draw = || Tensor::random([2, 1, 20, 20], Distribution::Default, &device.clone().inner());
+            // As small as those of a loss over many pixels, and smaller than any half.
+            let (gradients, passes) = both(&model, &images, &(draw() * 1e-9));
+            // 2⁻¹¹ = 5e-4 for each of 20 roundings on the way, if they only add up; pooling may choose another pixel.
+            assert_near(gradients, 1e-2);
+            assert_eq!(passes, 1, "the factor fits");
+            // Large maps: sums of their products that do not fit.
+            let (gradients, passes) = both(&model, &(images * 100.0), &draw());
+            assert_near(gradients, 1e-2);
+            assert!(passes > 1, "the factor did not fit");
+        }
+    }
+}
