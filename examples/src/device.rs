@@ -1,5 +1,7 @@
 //! Which device the network runs on.
 
+use std::fs;
+
 use anyhow::{Result, bail};
 use unet_burn::burn::tensor::wgpu::WgpuBackend;
 use unet_burn::burn::tensor::{Device, DeviceKind};
@@ -30,6 +32,30 @@ pub struct Chosen {
     pub name: String,
     /// Kind and name of what decides the last bits of a result: on the CPU its instructions, not its threads.
     pub identity: String,
+}
+
+impl Chosen {
+    /// Memory that the device has free, where it is known: on the CPU what the system has left for this process (Linux:
+    /// also within the limit of its control group). Graphics interfaces do not tell.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<u64> {
+        if self.device != Device::flex() {
+            return None;
+        }
+        let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+        let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+        // cgroup v2, as containers see their own.
+        let limit = number("/sys/fs/cgroup/memory.max")
+            .map(|limit| limit.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
+        Some((kibibytes * 1024).min(limit.unwrap_or(u64::MAX)))
+    }
+}
+
+/// Memory in words.
+pub(crate) fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
 /// Opens the device, and says in one line which one it is.

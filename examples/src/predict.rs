@@ -32,7 +32,7 @@ pub use maps::About;
 use maps::Maps;
 use unfinished::{Origin, Unfinished};
 pub use window::WindowSize;
-use window::{Fit, LARGEST, free_bytes};
+use window::{Fit, LARGEST};
 
 mod maps;
 mod strips;
@@ -139,7 +139,7 @@ pub fn predict(
     let map = out.join(PROBABILITY);
 
     let maps_bytes = Maps::bytes(scene.stack.grid(), job.predictor.num_maps());
-    let free = free_bytes(device).map(|free| free.saturating_sub(maps_bytes));
+    let free = device.free_bytes().map(|free| free.saturating_sub(maps_bytes));
     // What was begun goes on in its own way and size, unless that no longer fits; new strips are to leave half of the memory.
     let auto = options.window == WindowSize::Auto;
     let found = if auto { Unfinished::begun(&map, &origin) } else { None };
@@ -195,7 +195,7 @@ pub fn probabilities(
         done += rows.nrows();
         Ok(())
     };
-    let half = free_bytes(device).map(|free| free / 2);
+    let half = device.free_bytes().map(|free| free / 2);
     match job.strips(LARGEST)?.filter(|plan| plan.fits(half)) {
         Some(plan) => job.predict_strips(&plan, 0, &mut write)?,
         None => job.predict_windows(&job.fit.plan(window)?, 0, &mut write)?,

@@ -365,6 +365,17 @@ fn a_killed_training_run_goes_on_to_the_same_model() {
         // JSON may round the last digit.
         assert!((resumed - uninterrupted).abs() <= 1e-14 * uninterrupted.abs(), "{resumed} {uninterrupted}");
     }
+    // The same once more as JSON, with names.
+    let json: Vec<serde_json::Map<String, serde_json::Value>> =
+        serde_json::from_slice(&fs::read(whole.join("history.json")).unwrap()).unwrap();
+    let csv = fs::read_to_string(whole.join("history.csv")).unwrap();
+    let names: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+    assert_eq!(json.len(), epochs, "all epochs");
+    for (epoch, row) in json.iter().zip(&uninterrupted) {
+        let values: Vec<f64> = names.iter().map(|name| epoch[*name].as_f64().unwrap()).collect();
+        assert_eq!((&values, epoch.len()), (row, names.len()), "as in the table");
+    }
+
     // SafeTensors: eight bytes of length, a header that has its entries in any order, the values.
     let weights = |out: &Path| {
         let bytes = fs::read(out.join("model.safetensors")).unwrap();
@@ -373,6 +384,38 @@ fn a_killed_training_run_goes_on_to_the_same_model() {
     };
     assert!(weights(&killed) == weights(&whole), "the same model bit for bit");
     assert_eq!(files(&killed), files(&whole), "the same files");
+}
+
+#[test]
+fn training_goes_on_several_devices_and_in_mixed_precision() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = chips(folder.path());
+    let train = |out: &Path, options: &[&str]| {
+        let mut command = program("train");
+        let seed = ["--epochs", "3", "--patches", "16", "--seed", "3"];
+        command.arg(&data).arg("--out").arg(out).args(TINY).args(seed).args(options);
+        command
+    };
+    let runs = [("one", &[][..]), ("two", &["--devices", "2"]), ("mixed", &["--mixed", "--criterion", "iou"])];
+    let [one, two, mixed] = runs.map(|(name, options)| {
+        let out = folder.path().join(name);
+        let output = train(&out, options).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {text}");
+        let best = if name == "mixed" { "best IoU" } else { "best F0.5" };
+        assert!(String::from_utf8_lossy(&output.stdout).contains(best), "{name} has a threshold");
+        let rows = numbers(&out.join("history.csv"));
+        assert_eq!(rows.len(), 3, "{name}: all epochs");
+        rows.into_iter().map(|row| row[1]).collect::<Vec<_>>()
+    });
+    assert_ne!(one, two, "half as many steps, twice as large");
+    let off = (mixed[0] / one[0] - 1.0).abs();
+    assert!(off > 0.0 && off < 0.05, "the first epoch is the same to the digits of halves: {mixed:?} {one:?}");
+
+    let huge = folder.path().join("huge");
+    let words = ["1000000 windows of 76 need about", "of memory to learn from", "are free: use --batch-size"];
+    fails(&mut train(&huge, &["--batch-size", "1000000"]), &words);
+    assert!(!huge.exists(), "nothing is left");
 }
 
 /// Says so past the test harness, which keeps what a test prints.

@@ -76,7 +76,7 @@ pub enum Error {
         /// The input's value.
         actual: String,
     },
-    /// The loss is no number any more.
+    /// The loss is no number any more, or that of an epoch ten times that of the first.
     #[error(
         "the {split} loss became {loss} in epoch {epoch}: lower the learning rate or check the patches for NaN"
     )]

@@ -5,6 +5,7 @@ mod config;
 #[cfg(feature = "flex")]
 mod cpu;
 mod error;
+mod estimate;
 mod fold;
 mod loss;
 mod ops;
@@ -22,10 +23,11 @@ pub use config::{Layout, Padding, UNetConfig, UpConvolution};
 #[cfg(feature = "flex")]
 pub use cpu::instructions as cpu_instructions;
 pub use error::{Error, Result};
+pub use estimate::{prediction_bytes, training_bytes};
 pub use loss::{CrossEntropyLoss, FocalLoss, Loss, TverskyLoss};
 pub use ndarray;
 pub use patch::{Classes, IGNORE_INDEX, Image, PackedBatch, Patch, PatchBatch, Photometric, RawImage, Scale};
-pub use predict::{Predictor, PredictorConfig, predict, prediction_bytes};
+pub use predict::{Predictor, PredictorConfig, predict};
 #[cfg(feature = "flex")]
 pub use rows::RowPredictor;
 pub use train::{

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "flex")]
 use crate::cpu::Network;
 use crate::ops::Cast;
-use crate::{Error, Padding, Result, UNet, UNetConfig};
+use crate::{Error, Result, UNet};
 
 /// Probability of the positive class for each pixel of a batch of patches: a [`Predictor`] for once.
 ///
@@ -233,46 +233,6 @@ impl View {
     fn flipped(self, x: Tensor<4>) -> Tensor<4> {
         self.flip.iter().fold(x, |x, &axis| x.flip([axis]))
     }
-}
-
-/// Memory that prediction needs at most for the maps between the layers, in bytes: an estimate for one patch of
-/// `size` × `size` in single precision.
-///
-/// Counted are the skip connections that wait, and input and output of the convolution that needs most, twice,
-/// because a device lays them out anew for its kernels. Weights are not counted; a batch of `n` needs `n` times as much.
-/// On the CPU, where most networks go row by row and patch by patch, it is less.
-///
-/// # Errors
-///
-/// [`Error::InvalidSize`] for a size that the network does not take.
-pub fn prediction_bytes(config: &UNetConfig, size: usize) -> Result<u64> {
-    config.output_size(size)?;
-    let values = |channels: usize, size: usize| channels as u64 * (size as u64).pow(2);
-    let (mut size, mut channels) = (size, config.in_channels);
-    let (mut waiting, mut peak) = (0, 0);
-    let mut block = |waiting: u64, channels: usize, filters: usize, size: &mut usize| {
-        for channels in [channels, filters] {
-            let input = values(channels, *size);
-            *size -= if config.padding == Padding::Valid { config.kernel - 1 } else { 0 };
-            peak = peak.max(waiting + 2 * (input + values(filters, *size)));
-        }
-    };
-    let mut skips = Vec::new();
-    for level in 0..config.levels {
-        let filters = config.filters << level;
-        block(waiting, channels, filters, &mut size);
-        skips.push(values(filters, size));
-        waiting += values(filters, size);
-        (size, channels) = (size / 2, filters);
-    }
-    block(waiting, channels, config.filters << config.levels, &mut size);
-    for level in (0..config.levels).rev() {
-        let filters = config.filters << level;
-        size *= 2;
-        waiting -= skips.pop().unwrap_or(0);
-        block(waiting, 2 * filters, filters, &mut size);
-    }
-    Ok(peak * size_of::<f32>() as u64)
 }
 
 /// Tells a lack of memory from other failures. burn has no error of its own for it, only the words of the layer below:

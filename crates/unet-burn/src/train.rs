@@ -31,6 +31,7 @@ pub use loader::PatchSet;
 pub use progress::Progress;
 pub use schedule::Schedule;
 
+use crate::predict::device_error;
 use crate::{Error, Result, UNet};
 use checkpoint::{Checkpoint, Identity, Saver, Store};
 use history::{EveryEpoch, History, Logger, Patience};
@@ -112,9 +113,10 @@ pub struct Trained {
 ///   mixed precision on a device that has none; [`Error::NoPatches`] for an empty set
 /// - [`Error::InvalidSize`] and [`Error::InputShape`] when the first patch does not fit the network
 /// - [`Error::Patch`] and [`Error::ReadPatch`] for one that cannot be read or learned from
-/// - [`Error::Diverged`] when a loss is no finite number
+/// - [`Error::Diverged`] when a loss is no finite number, or the mean of an epoch ten times that of the first
 /// - [`Error::CheckpointExists`], [`Error::CheckpointMismatch`] and [`Error::Checkpoint`] for a checkpoint of
 ///   another run or a damaged one, [`Error::Read`] and [`Error::Write`] for its files
+/// - [`Error::OutOfMemory`] when the device cannot hold the maps of a batch ([`training_bytes`](crate::training_bytes))
 /// - [`Error::Training`] when burn's loop fails or stops before the first epoch is done
 pub fn train(
     model: UNet,
@@ -225,7 +227,7 @@ pub fn train(
             return Err(error);
         }
         if let Some(error) = result.error {
-            return Err(Error::Training { message: error.to_string() });
+            return Err(failed(error.to_string()));
         }
         result.model
     };
@@ -243,6 +245,14 @@ pub fn train(
         waited: Duration::from_nanos(waited.iter().map(|waited| waited.load(Ordering::Relaxed)).sum()),
         history: epochs,
     })
+}
+
+/// A failure of burn's loop, in burn's words.
+fn failed(message: String) -> Error {
+    match device_error(message) {
+        Error::Device { message } => Error::Training { message },
+        other => other,
+    }
 }
 
 /// The shape of the first patch, if the network takes it.

@@ -3,7 +3,7 @@
 use ndarray::{Array3, Array4, ArrayView3, Axis, concatenate, s};
 use unet_burn::burn::module::Module;
 use unet_burn::burn::tensor::{Device, Distribution, Tensor};
-use unet_burn::{Error, PredictorConfig, UNet, UNetConfig, predict, prediction_bytes};
+use unet_burn::{Error, PredictorConfig, UNet, UNetConfig, predict};
 
 /// Random weights, and batch norms with a life behind them.
 fn network() -> UNet {
@@ -162,16 +162,4 @@ fn what_cannot_be_looked_at_so_is_refused() {
     let oblong = Array4::zeros((1, 3, 60, 64));
     let error = config.init(&model, &device).unwrap().predict(oblong).unwrap_err();
     assert!(matches!(error, Error::InputShape { .. }), "a quarter turn has another shape: {error}");
-}
-
-#[test]
-fn the_estimate_of_memory_is_that_of_the_costliest_convolution() {
-    // One level, kernel 3, 20 × 20 with 2 channels: 18 and 16 at the top (4 filters), 8 → 6 and 4 below (8 filters), 8 → 6
-    // and 4 above. The second convolution at the top holds most: 4 · 18² + 4 · 16² values, twice, in 4 bytes each.
-    let config = UNetConfig { in_channels: 2, levels: 1, filters: 4, ..UNetConfig::default() };
-    assert_eq!(prediction_bytes(&config, 20).unwrap(), (4 * 18 * 18 + 4 * 16 * 16) * 2 * 4);
-    // Wide inputs: the first convolution.
-    let wide = UNetConfig { in_channels: 30, ..config };
-    assert_eq!(prediction_bytes(&wide, 20).unwrap(), (30 * 20 * 20 + 4 * 18 * 18) * 2 * 4);
-    assert!(matches!(prediction_bytes(&wide, 21), Err(Error::InvalidSize { .. })));
 }

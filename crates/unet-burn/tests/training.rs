@@ -500,6 +500,22 @@ fn bad_patches_and_settings_are_refused_by_name() {
     let wild = TrainingConfig { learning_rate: 1e30, ..config(9) };
     let error = execute(&wild, patches(8), here()).unwrap_err();
     assert!(matches!(error, Error::Diverged { .. }), "{error}");
+    // A loss that stays a number, and is far beyond what it began with.
+    struct Glaring;
+    impl PatchSet for Glaring {
+        fn len(&self) -> usize {
+            8
+        }
+
+        fn patch(&self, epoch: usize, index: usize) -> Result<Patch, Box<dyn StdError + Send + Sync>> {
+            let light = if epoch > 3 { 1e4 } else { 1.0 };
+            let dark = patch(index);
+            Ok(Patch { image: Image::Normalised(image(&dark).index_axis_move(Axis(0), 0) * light), ..dark })
+        }
+    }
+    let error = execute(&config(9), Glaring, here()).unwrap_err();
+    assert!(matches!(error, Error::Diverged { split: "training", epoch: 4, .. }), "{error}");
+    assert!(error.to_string().starts_with("the training loss became "), "{error}");
 
     let unread = |index: usize| -> Result<Patch, Box<dyn StdError + Send + Sync>> {
         if index == 3 { Err("the disk is gone".into()) } else { Ok(patch(index)) }

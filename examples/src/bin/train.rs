@@ -129,7 +129,8 @@ struct Args {
     /// Focal loss: discount of well classified pixels.
     #[arg(long, default_value_t = FocalLoss::default().gamma, help_heading = "Optimizer")]
     gamma: f64,
-    /// Chooses the best epoch on validation: loss, f0.5, f1, f2, iou, mcc, precision or recall.
+    /// Chooses the best epoch on validation, and the threshold (loss, precision and recall leave that to F0.5): loss, f0.5,
+    /// f1, f2, iou, mcc, precision or recall.
     #[arg(long, default_value_t = Criterion::default(), help_heading = "Run")]
     criterion: Criterion,
     /// Stops after so many epochs without a better one, 1 or more; runs all epochs if not given.
@@ -373,13 +374,24 @@ fn train_scene(args: &Args, devices: &[Chosen], interrupter: &Interrupter) -> Re
     Ok(bundle)
 }
 
-/// Freezes the threshold of the best F0.5 on validation, the paper's criterion.
+/// Freezes the threshold of the best score on validation: that of the criterion, if it is one that has a best threshold, and
+/// else F0.5, the paper's.
 fn choose_threshold(bundle: &mut Bundle, histogram: &ScoreHistogram) -> Result<()> {
-    let best = histogram.best_threshold(|confusion| confusion.f_beta(0.5));
+    let criterion = bundle.training.as_ref().map(|record| record.config.criterion).unwrap_or_default();
+    let criterion = match criterion {
+        Criterion::FBeta(_) | Criterion::Iou | Criterion::Mcc => criterion,
+        Criterion::Loss | Criterion::Precision | Criterion::Recall => Criterion::default(),
+    };
+    let best = histogram.best_threshold(|confusion| match criterion {
+        Criterion::Iou => confusion.iou(),
+        Criterion::Mcc => confusion.mcc(),
+        Criterion::FBeta(beta) => confusion.f_beta(beta),
+        Criterion::Loss | Criterion::Precision | Criterion::Recall => None,
+    });
     let (threshold, confusion) =
         best.context("the validation part holds no mine to choose a threshold by")?;
     bundle.threshold = Some(threshold);
-    println!("validation scores at the threshold of the best F0.5:");
+    println!("validation scores at the threshold of the best {criterion}:");
     print!("{}", evaluate::table(&[("validation", &confusion.scores(Some(threshold)))]));
     Ok(())
 }

@@ -1,15 +1,13 @@
 //! Which window size the memory of the device allows, and which one the scene wants.
 
-use std::fs;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use s2_patches::{Geometry, WindowPlan};
-use unet_burn::burn::tensor::Device;
 use unet_burn::ndarray::Array4;
 use unet_burn::{Error, Predictor, UNetConfig, prediction_bytes};
 
-use crate::device::Chosen;
+use crate::device::gib;
 
 /// Beyond this windows hardly spend less on margins: of a tile, 1.25 pixels are computed for each one that is kept, in
 /// windows of 572 it is 2.44.
@@ -152,26 +150,6 @@ fn advice(fitting: Option<usize>) -> String {
         || "no window of this network fits".to_owned(),
         |size| format!("--window {size} fits, --window auto finds what fits"),
     )
-}
-
-fn gib(bytes: u64) -> String {
-    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
-}
-
-/// Memory that the device has free, where it is known: on the CPU what the system has left for this process (Linux:
-/// also within the limit of its control group). Graphics interfaces do not tell.
-pub fn free_bytes(device: &Chosen) -> Option<u64> {
-    if device.device != Device::flex() {
-        return None;
-    }
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    // cgroup v2, as containers see their own.
-    let limit = number("/sys/fs/cgroup/memory.max")
-        .map(|limit| limit.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
-    Some((kibibytes * 1024).min(limit.unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]

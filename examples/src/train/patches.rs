@@ -122,6 +122,12 @@ impl Patches {
         })
     }
 
+    /// Side of the windows that the network sees.
+    #[must_use]
+    pub fn window(&self) -> usize {
+        self.input
+    }
+
     /// Patches that together count each pixel of the regions once.
     ///
     /// Each region is cut into equal parts, so that all patches count for about as much; what a patch has beyond its part

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use s2_io::write_atomic;
 use unet_burn::burn::train::Interrupter;
 use unet_burn::burn::train::renderer::MetricsRenderer;
 use unet_burn::burn::train::renderer::tui::TuiMetricsRendererWrapper;
 use unet_burn::{
-    Bundle, Checkpoints, Criterion, Epoch, Execution, PatchSet, Progress, Recipe, Trained, TrainingConfig,
-    TrainingRecord, UNetConfig, history_csv,
+    Bundle, Checkpoints, Criterion, Epoch, Error, Execution, PatchSet, Progress, Recipe, Trained,
+    TrainingConfig, TrainingRecord, UNetConfig, history_csv, training_bytes,
 };
 
 use super::Patches;
 use crate::cli::{Interrupted, check_interrupt, make_folder, progress_bar, write_json};
-use crate::device::Chosen;
+use crate::device::{Chosen, gib};
 
 /// Folder of a run's checkpoint, in its output folder.
 pub const CHECKPOINT: &str = "checkpoint";
@@ -76,7 +76,12 @@ impl Keep {
 impl Run<'_> {
     /// Trains and puts the result into a bundle that has no threshold yet.
     pub fn train(self, training: Patches, validation: Patches) -> Result<Bundle> {
-        let Chosen { device, name, .. } = self.devices.first().context("a run needs a device")?;
+        let first = self.devices.first().context("a run needs a device")?;
+        let Chosen { device, name, .. } = first;
+        let (batch, window) = (self.training.batch_size, training.window());
+        if let Some(free) = first.free_bytes() {
+            check_memory(&self.network, window, batch, free)?;
+        }
         ensure!(validation.any_positive(), "the validation part holds no mine to choose a threshold by");
         device.seed(self.training.seed);
         let model = self.network.init(device)?;
@@ -131,6 +136,16 @@ impl Run<'_> {
             return Err(error);
         }
         check_interrupt()?;
+        let outcome = outcome.map_err(|error| match error {
+            Error::OutOfMemory { .. } => {
+                let smaller = smaller_batch(batch / 2, batch).or_else(|| smaller_window(&self.network, window));
+                anyhow::Error::from(error).context(format!(
+                    "{batch} windows of {window} do not fit into the device: try {}",
+                    smaller.unwrap_or_else(|| "fewer --filters".into())
+                ))
+            }
+            error => error.into(),
+        });
         let Trained { model, history, best_epoch, interrupted, waited } = outcome?;
         if interrupted {
             return Err(Interrupted.into());
@@ -150,6 +165,41 @@ impl Run<'_> {
     }
 }
 
+/// Refuses what the memory cannot hold, with what it can.
+fn check_memory(network: &UNetConfig, window: usize, batch: usize, free: u64) -> Result<()> {
+    let each = training_bytes(network, window)?;
+    let needed = each.saturating_mul(batch as u64);
+    if needed <= free {
+        return Ok(());
+    }
+    let fit = usize::try_from(free / each).unwrap_or(batch);
+    let smaller = smaller_batch(fit, batch).or_else(|| {
+        let fits = |&size: &usize| training_bytes(network, size).is_ok_and(|bytes| bytes <= free);
+        windows_below(network, window).find(fits).map(|size| format!("--window {size} --batch-size 1"))
+    });
+    bail!(
+        "{batch} windows of {window} need about {} of memory to learn from, and {} are free: use {}",
+        gib(needed),
+        gib(free),
+        smaller.unwrap_or_else(|| "fewer --filters".into())
+    )
+}
+
+/// A batch of up to so many windows whose steps are as large as those of the one that was asked for.
+fn smaller_batch(fit: usize, batch: usize) -> Option<String> {
+    let size = (1..=fit.min(batch - 1)).rev().find(|&size| batch.is_multiple_of(size))?;
+    Some(format!("--batch-size {size} and {} times the --accumulate (steps stay as large)", batch / size))
+}
+
+/// The sizes that the network takes, from one below `window` on.
+fn windows_below(network: &UNetConfig, window: usize) -> impl Iterator<Item = usize> {
+    (1..window).rev().filter(|&size| network.output_size(size).is_ok())
+}
+
+fn smaller_window(network: &UNetConfig, window: usize) -> Option<String> {
+    windows_below(network, window * 3 / 4).next().map(|size| format!("--window {size}"))
+}
+
 /// An epoch in words.
 fn line(epoch: &Epoch, criterion: Criterion) -> String {
     let Epoch { epoch, training_loss, validation_loss, score, threshold, .. } = *epoch;
@@ -158,4 +208,24 @@ fn line(epoch: &Epoch, criterion: Criterion) -> String {
         None => String::new(),
     };
     format!("epoch {epoch}: training loss {training_loss:.5}, validation loss {validation_loss:.5}{score}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_memory_cannot_hold_is_refused_with_what_it_can() {
+        let network = UNetConfig { in_channels: 22, ..UNetConfig::default() };
+        let each = training_bytes(&network, 572).unwrap();
+        let words = |batch: usize, free: u64| check_memory(&network, 572, batch, free).unwrap_err().to_string();
+        assert!(check_memory(&network, 572, 4, 4 * each).is_ok(), "just enough");
+        let expected = "--batch-size 2 and 2 times the --accumulate (steps stay as large)";
+        assert!(words(4, 3 * each).ends_with(&format!("are free: use {expected}")), "{}", words(4, 3 * each));
+        assert!(words(3, 2 * each).contains("--batch-size 1 and 3 times"), "{}", words(3, 2 * each));
+        let text = words(2, each / 2);
+        let size: usize = text.split("--window ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(check_memory(&network, size, 1, each / 2).is_ok() && size > 380, "{text}");
+        assert!(words(1, 1000).ends_with("use fewer --filters"), "{}", words(1, 1000));
+    }
 }

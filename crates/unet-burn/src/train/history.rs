@@ -146,7 +146,11 @@ impl EarlyStoppingStrategy for Patience {
     }
 }
 
-/// Passes burn's losses to the history, and stops the run at the first one that is no number.
+/// How many times the training loss of the first epoch that of a later one may be: what learns comes down from there.
+const EXPLODED: f64 = 10.0;
+
+/// Passes burn's losses to the history, and stops the run at the first one that is no number, or after an epoch that was
+/// far worse than the first.
 pub(super) struct Logger {
     pub(super) history: Arc<History>,
     pub(super) failure: Failure,
@@ -158,10 +162,14 @@ impl MetricLogger for Logger {
         let loss = MetricId::new(LossMetric::new().name());
         for update in update.entries_numeric.into_iter().filter(|update| update.entry.metric_id == loss) {
             let Some(entry) = update.numeric_entry else { continue };
-            if !entry.current().is_finite() {
+            let loss = entry.current();
+            let exploded = matches!(entry, NumericEntry::Final(_))
+                && *split == Split::Train
+                && self.history.epochs().first().is_some_and(|first| loss > EXPLODED * first.training_loss);
+            if !loss.is_finite() || exploded {
                 let split = if *split == Split::Train { "training" } else { "validation" };
-                self.failure.set(Error::Diverged { split, epoch, loss: entry.current() });
-                self.interrupter.stop(Some("the loss is no number"));
+                self.failure.set(Error::Diverged { split, epoch, loss });
+                self.interrupter.stop(Some("the loss diverges"));
             }
             if let NumericEntry::Final(mean) = entry {
                 self.history.set_loss(split, mean);
