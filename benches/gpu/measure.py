@@ -2,13 +2,15 @@
 
     measure.py PACK OUT.json [--device vulkan] [--small]
 
-First the probabilities of the card are compared with those of the CPU, then rows are measured, ours and PyTorch's in turn. OUT.json
-gets a line for each: medians in seconds, ratio = PyTorch / ours, null where there is no PyTorch with CUDA. `--small` tries
-all of it with a small network, for any adapter.
+First unet-burn's own tests run on the card, and the probabilities of the card are compared with those of the CPU; then rows are
+measured, ours and PyTorch's in turn: in single precision beside TF32, and with halves (mixed precision in training) beside AMP.
+OUT.json gets a line for each: medians in seconds, ratio = PyTorch / ours, null where there is no PyTorch with CUDA. `--small`
+tries all of it with a small network, for any adapter.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -40,10 +42,10 @@ class Bench:
             import safetensors  # noqa: F401
             import torch
 
-            self.torch, self.modes = True, ["tf32", "amp"] if torch.cuda.is_available() else []
+            self.torch, self.cuda = True, torch.cuda.is_available()
         except ImportError:
-            self.torch, self.modes = False, []
-        if not self.modes:
+            self.torch, self.cuda = False, False
+        if not self.cuda:
             print("PyTorch with CUDA and safetensors are not here: the peer's cells stay empty", file=sys.stderr)
 
     def write(self, **row):
@@ -59,33 +61,42 @@ class Bench:
     def peer(self, what, folder, mode):
         return float(command(sys.executable, self.pack / "benches/peers/network.py", what, folder, 8, mode))
 
-    def parity(self):
-        folder, maps = self.model("parity", self.sizes[0], 1, 22, 16), {}
+    def self_test(self):
+        """The tests of unet-burn, of which some look for a card."""
+        environment = os.environ | {"CARGO_MANIFEST_DIR": str(self.pack / "crates/unet-burn")}
+        for binary in sorted((self.pack / "bin").glob("test-*")):
+            done = subprocess.run([binary, "--nocapture"], env=environment, text=True, capture_output=True)
+            skips = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("skipped")]
+            self.write(row="self-test", tests=binary.name, passed=done.returncode == 0, skips=skips)
+            if done.returncode:
+                print(done.stdout[-3000:] + done.stderr[-3000:], file=sys.stderr)
+                raise subprocess.CalledProcessError(done.returncode, binary)
+
+    def parity(self, filters):
+        folder, maps = self.model("parity", self.sizes[0], 1, 22, filters), {}
         for device in ("cpu", self.device):
             command(self.speed, "forward", folder, device)
             maps[device] = numpy.fromfile(folder / "ours.raw", "<f4")
         off = float(abs(maps[self.device] - maps["cpu"]).max() / abs(maps["cpu"]).max())
-        self.write(row="parity", difference=off, of="the largest probability", allowed=1e-4)
+        self.write(row="parity", filters=filters, difference=off, of="the largest probability", allowed=1e-4)
         assert off < 1e-4, f"the card's probabilities differ by {off} of the largest"
 
-    def rows(self, what, goal, folder, ours, size):
-        """Ours, and PyTorch in each mode, in turn; three times."""
-        modes, times = self.modes or [None], []
-        for _ in range(3):
-            times.append([ours()] + [self.peer(what, folder, mode) for mode in self.modes])
-        medians = numpy.median(times, axis=0)
-        for index, mode in enumerate(modes):
-            peer = float(medians[index + 1]) if mode else None
-            self.write(row=f"gpu-{what}", mode=mode, ours=float(medians[0]), peer=peer,
-                       ratio=peer / medians[0] if peer else None, goal=goal, size=size)
+    def row(self, what, mode, goal, folder, ours, size):
+        """Ours and PyTorch's in turn, three times."""
+        pairs = [(ours(), self.peer(what, folder, mode) if self.cuda else None) for _ in range(3)]
+        mine, theirs = zip(*pairs)
+        mine, theirs = float(numpy.median(mine)), float(numpy.median(theirs)) if self.cuda else None
+        self.write(row=f"gpu-{what}", mode=mode, ours=mine, peer=theirs, ratio=theirs / mine if theirs else None, goal=goal,
+                   size=size)
 
-    def network(self, what):
+    def network(self, what, mode):
         folder = self.model("network", *self.sizes)
         size, batch, channels, filters = self.sizes
-        self.rows(what, 0.5, folder, lambda: float(command(self.speed, what, folder, self.device)),
-                  f"{batch} x {channels} x {size}^2, {filters} filters")
+        halves = ["mixed"] if mode == "amp" else []
+        self.row(what, mode, 0.5, folder, lambda: float(command(self.speed, what, folder, self.device, *halves)),
+                 f"{batch} x {channels} x {size}^2, {filters} filters")
 
-    def scene(self):
+    def scene(self, mode):
         try:
             import rasterio  # noqa: F401
         except ImportError:
@@ -97,11 +108,13 @@ class Bench:
         command(sys.executable, self.pack / "benches/peers/network.py", "make-scene", folder, self.scene_side)
 
         def ours():
+            halves = ["--half"] if mode == "amp" else []
             start = time.perf_counter()
-            command(self.predict, folder / "scene", "--model", folder, "--out", folder / "maps", "--device", self.device, "--quiet")
+            command(self.predict, folder / "scene", "--model", folder, "--out", folder / "maps", "--device", self.device, "--quiet",
+                    *halves)
             return time.perf_counter() - start
 
-        self.rows("scene", 1.0, folder, ours, f"{self.scene_side}^2, {self.sizes[3]} filters, from stack to map")
+        self.row("scene", mode, 1.0, folder, ours, f"{self.scene_side}^2, {self.sizes[3]} filters, from stack to map")
 
 
 if __name__ == "__main__":
@@ -113,10 +126,19 @@ if __name__ == "__main__":
     failed = []
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(Path(work), **vars(parser.parse_args()))
-        bench.parity()
-        for row in (lambda: bench.network("forward"), lambda: bench.network("step"), bench.scene):
+        bench.self_test()
+        for filters in (16, int(bench.sizes[3])):
+            bench.parity(filters)
+        for row, *arguments in (
+            (bench.network, "forward", "tf32"),
+            (bench.network, "step", "tf32"),
+            (bench.scene, "tf32"),
+            (bench.network, "forward", "amp"),
+            (bench.network, "step", "amp"),
+            (bench.scene, "amp"),
+        ):
             try:
-                row()
+                row(*arguments)
             except subprocess.CalledProcessError as error:
                 print(f"a row is missing: {error}", file=sys.stderr)
                 failed.append(error)

@@ -1,7 +1,7 @@
 //! Times the network: one pass, or one step of training.
 //!
 //!     speed make FOLDER [SIZE BATCH CHANNELS FILTERS]   writes a model and an input (572 1 22 16)
-//!     speed forward FOLDER [DEVICE]                     one pass, batch norm folded, to FOLDER/ours.raw
+//!     speed forward FOLDER [DEVICE [mixed]]             one pass, batch norm folded, to FOLDER/ours.raw
 //!     speed step FOLDER [DEVICE [mixed]]                forward, focal loss, backward, Adam, as `train` does them,
 //!                                                       patches of the size of the input made and moved meanwhile
 //!
@@ -13,12 +13,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 use examples::device::{DeviceChoice, open};
 
 use unet_burn::burn::tensor::activation::sigmoid;
-use unet_burn::burn::tensor::{Device, Tensor, TensorData};
+use unet_burn::burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use unet_burn::ndarray::{Array2, Array3, ArrayView4};
 use unet_burn::{
     Bundle, Classes, Criterion, Execution, Image, Patch, PatchSet, Photometric, PredictorConfig, Progress, RawImage,
@@ -36,7 +36,8 @@ fn main() -> Result<()> {
             };
             make(Path::new(folder), [size, batch, channels, filters])
         }
-        ["forward", folder, ref device @ ..] => forward(Path::new(folder), &chosen(device)?),
+        ["forward", folder, ref device @ .., "mixed"] => forward(Path::new(folder), &chosen(device)?, true),
+        ["forward", folder, ref device @ ..] => forward(Path::new(folder), &chosen(device)?, false),
         ["step", folder, ref device @ .., "mixed"] => step(Path::new(folder), &chosen(device)?, true),
         ["step", folder, ref device @ ..] => step(Path::new(folder), &chosen(device)?, false),
         _ => bail!("what to do: make, forward or step, and a folder"),
@@ -96,10 +97,10 @@ fn time(rounds: usize, mut work: impl FnMut() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-fn forward(folder: &Path, device: &Device) -> Result<()> {
+fn forward(folder: &Path, device: &Device, mixed: bool) -> Result<()> {
     let model = Bundle::load(folder, device)?.model;
     let mut map = Vec::new();
-    if *device == Device::flex() {
+    if *device == Device::flex() && !mixed {
         // The CPU goes row by row.
         let predictor = PredictorConfig::default().init(&model, device)?;
         let data = input(folder, device)?.into_data();
@@ -111,9 +112,12 @@ fn forward(folder: &Path, device: &Device) -> Result<()> {
         })?;
     } else {
         // Images that lie on the device already.
-        let (model, images) = (model.fold_norms(), input(folder, device)?);
+        let maps = if mixed { FloatDType::F16 } else { FloatDType::F32 };
+        ensure!(device.supports_dtype(maps), "this device computes in single precision only");
+        let (model, images) = (model.fold_norms(), input(folder, device)?.cast(maps));
         time(7, || {
-            map = sigmoid(model.forward(images.clone())?).into_data().try_to_vec::<f32>()?;
+            let logits = model.forward(images.clone())?.cast(FloatDType::F32);
+            map = sigmoid(logits).into_data().try_to_vec::<f32>()?;
             Ok(())
         })?;
     }

@@ -1,4 +1,5 @@
-//! Scores a model on the validation chips of a folder, in one view and in all eight (test-time augmentation).
+//! Scores a model on the validation chips of a folder: in one view, in half precision, and in all eight views (test-time
+//! augmentation).
 //!
 //!     views CHIPS MODEL [WINDOW]      (444)
 //!
@@ -25,8 +26,14 @@ fn main() -> Result<()> {
     let chips = ChipFolder::open(Path::new(chips), &parse_bands(&bundle.recipe.channels.join(","))?)?;
     bundle.recipe.check(&chips.recipe)?;
     let geometry = geometry(bundle.model.config())?;
-    for (name, all_views) in [("one view", false), ("eight views", true)] {
-        let predictor = PredictorConfig { all_views, ..Default::default() }.init(&bundle.model, &device)?;
+    let once = PredictorConfig::default();
+    let ways = [
+        ("one view", once),
+        ("half precision", PredictorConfig { half: true, ..once }),
+        ("eight views", PredictorConfig { all_views: true, ..once }),
+    ];
+    for (name, config) in ways {
+        let predictor = config.init(&bundle.model, &device)?;
         let histogram = score_chips(&predictor, geometry, &chips.validation, window)?;
         let (threshold, confusion) =
             histogram.best_threshold(|confusion| confusion.iou()).context("the chips show no mine")?;
