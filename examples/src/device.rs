@@ -1,8 +1,9 @@
 //! Which device the network runs on.
 
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use unet_burn::burn::tensor::wgpu::WgpuBackend;
 use unet_burn::burn::tensor::{Device, DeviceKind};
 
@@ -79,7 +80,7 @@ pub fn open(choice: DeviceChoice) -> Result<Chosen> {
     Ok(chosen)
 }
 
-/// Opens several devices of one kind for training, the one that [`open`] takes first.
+/// Opens several devices for training: the first discrete graphics cards.
 ///
 /// On the CPU they share its threads: of use for trying the program only.
 ///
@@ -87,12 +88,21 @@ pub fn open(choice: DeviceChoice) -> Result<Chosen> {
 ///
 /// As [`open`], and when there are fewer graphics cards.
 pub fn open_several(choice: DeviceChoice, count: usize) -> Result<Vec<Chosen>> {
-    let first = open(choice)?;
-    if count <= 1 || first.name.starts_with("cpu") {
-        return Ok(vec![first; count.max(1)]);
+    let card = |number: usize| {
+        let api = if choice == DeviceChoice::Vulkan { WgpuBackend::Vulkan } else { WgpuBackend::Auto };
+        adapter(DeviceKind::DiscreteGpu(number), api)
+    };
+    let on_cpu = choice == DeviceChoice::Cpu || (choice == DeviceChoice::Auto && card(0).is_err());
+    if count <= 1 || on_cpu {
+        return Ok(vec![open(choice)?; count.max(1)]);
     }
-    let api = if choice == DeviceChoice::Vulkan { WgpuBackend::Vulkan } else { WgpuBackend::Auto };
-    (0..count).map(|number| adapter(DeviceKind::DiscreteGpu(number), api)).collect()
+    let open = |number: usize| {
+        let chosen =
+            card(number).with_context(|| format!("--devices {count} needs as many discrete graphics cards"))?;
+        tracing::info!("the network runs on {}", chosen.name);
+        Ok(chosen)
+    };
+    (0..count).map(open).collect()
 }
 
 fn cpu() -> Result<Chosen> {
@@ -108,14 +118,42 @@ fn first_gpu() -> Option<Chosen> {
     kinds.into_iter().find_map(|kind| adapter(kind, WgpuBackend::Auto).ok())
 }
 
+/// Opens an adapter, once: burn takes its options only before the first use.
 fn adapter(kind: DeviceKind, api: WgpuBackend) -> Result<Chosen> {
+    type Opened = ((DeviceKind, WgpuBackend), Chosen);
+    static OPENED: Mutex<Vec<Opened>> = Mutex::new(Vec::new());
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (kind.clone(), api);
+    if let Some((_, chosen)) = opened.iter().find(|(other, _)| *other == key) {
+        return Ok(chosen.clone());
+    }
     match Device::wgpu_options().device_kind(kind).graphics_api(api).init() {
         Ok(device) => {
             let adapter =
                 device.identity().map_or_else(|| "unnamed adapter".into(), |identity| identity.name);
             let name = format!("wgpu, {adapter}");
-            Ok(Chosen { device, identity: name.clone(), name })
+            let chosen = Chosen { device, identity: name.clone(), name };
+            opened.push((key, chosen.clone()));
+            Ok(chosen)
         }
         Err(error) => bail!("no graphics adapter can be used ({error}): use --device cpu"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_device_opens_again_and_several_need_as_many_cards() {
+        assert_eq!(open_several(DeviceChoice::Cpu, 3).unwrap().len(), 3, "the CPU shares its threads");
+        match open(DeviceChoice::Wgpu) {
+            Ok(first) => assert_eq!(open(DeviceChoice::Wgpu).unwrap().name, first.name, "again"),
+            Err(error) => drop(writeln!(std::io::stderr(), "skipped: no graphics adapter ({error})")),
+        }
+        let error = open_several(DeviceChoice::Vulkan, 200).unwrap_err().to_string();
+        assert_eq!(error, "--devices 200 needs as many discrete graphics cards");
     }
 }
