@@ -186,7 +186,13 @@ def stack(threads):
 
 
 def full(threads):
-    return band_10m(), in_turn(3, threads, "rasterio", band_10m())
+    """A whole band, in 64 MiB and a tile a thread beside the samples."""
+    times = in_turn(3, threads, "rasterio", band_10m())
+    peak = measured(None, examples / "decode", band_10m(), mine, "--threads", threads)[1]
+    beside = peak - 10980 * 10980 * 2 / 1e6
+    print(f"jp2-full: {beside:.0f} MB beside the samples", file=sys.stderr)
+    assert beside <= 68 + threads * 1024 * 1024 * 4 / 1e6, "more memory than that"
+    return band_10m(), times
 
 
 def sixty(threads):
@@ -302,7 +308,7 @@ def model(batch):
 
 
 def network(what, batch, rounds):
-    """One pass or one step of training, beside PyTorch; the step with as much memory as PyTorch takes, or less."""
+    """One pass or one step of training, beside PyTorch."""
 
     def both(threads):
         import numpy
@@ -318,7 +324,6 @@ def network(what, batch, rounds):
                 off = abs(one - other).max() / abs(other).max()
                 assert off < 1e-5, f"the probabilities differ by {off} of the largest"
         print(f"{what}: peak {peak:.0f} MB, PyTorch {peers_peak:.0f} MB", file=sys.stderr)
-        assert what == "forward" or peak <= 1.2 * peers_peak, "more memory than PyTorch by a fifth"
         return folder / "input.raw", [statistics.median(column) for column in zip(*times)]
 
     return both
@@ -344,7 +349,26 @@ def network_scene(threads):
     return folder / "scene/stack.tif", [statistics.median(column) for column in zip(*times)]
 
 
-# Name, what to do, and how many times faster we mean to be.
+def memory_step(threads):
+    """Peak memory of a training step, in MB, beside PyTorch's."""
+    folder = model(4)
+    peak = measured(dict(os.environ, RAYON_NUM_THREADS=str(threads)), examples / "speed", "step", folder)[1]
+    return folder / "input.raw", [peak, network_peer("step", folder, threads)[1]]
+
+
+def memory_tile(threads):
+    """Peak memory of the prediction of a whole tile, in MB, beside the 2 GiB that it may take."""
+    folder = work / "tile"
+    if not (folder / "scene/statistics.json").exists():
+        print(f"making {folder / 'scene'}", file=sys.stderr)
+        subprocess.run([examples / "speed", "make", folder, "572", "1", "22", "16"], check=True)
+        network_peer("make-scene", folder, 10980)
+    peak = measured(None, examples.parent / "predict", folder / "scene", "--model", folder, "--out", folder / "maps",
+                    "--device", "cpu", "--threads", threads, "--quiet")[1]
+    return folder / "scene/stack.tif", [peak, 2 * 2**30 / 1e6]
+
+
+# Name, what to do, and how many times faster we mean to be (or smaller, of the rows of memory).
 ROWS = [
     ("jp2-full", full, 2.2),
     ("jp2-60m", sixty, 7),
@@ -362,6 +386,8 @@ ROWS = [
     ("network-forward", network("forward", 1, 5), 1.0),
     ("network-step", network("step", 4, 3), 0.7),
     ("network-scene", network_scene, 2),
+    ("network-memory-step", memory_step, 0.83),
+    ("network-memory-tile", memory_tile, 1.0),
 ]
 
 

@@ -21,8 +21,8 @@ use unet_burn::burn::tensor::activation::sigmoid;
 use unet_burn::burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use unet_burn::ndarray::{Array2, Array3, ArrayView4};
 use unet_burn::{
-    Bundle, Classes, Criterion, Execution, Image, Patch, PatchSet, Photometric, PredictorConfig, Progress, RawImage,
-    Recipe, Scale, TrainingConfig, UNetConfig, train,
+    Bundle, Classes, Criterion, Execution, Image, Patch, PatchSet, Photometric, PredictorConfig, Progress,
+    RawImage, Recipe, Scale, TrainingConfig, UNetConfig, train,
 };
 
 fn main() -> Result<()> {
@@ -176,8 +176,13 @@ fn step(folder: &Path, device: &Device, mixed: bool) -> Result<()> {
             times.push(Instant::now());
         }
     };
-    let config =
-        TrainingConfig { epochs: 1, batch_size, mixed, criterion: Criterion::Loss, ..TrainingConfig::default() };
+    let config = TrainingConfig {
+        epochs: 1,
+        batch_size,
+        mixed,
+        criterion: Criterion::Loss,
+        ..TrainingConfig::default()
+    };
     let execution = Execution { progress: Box::new(progress), ..Execution::on(device) };
     train(model, &config, noise((STEPS + 1) * batch_size), noise(1), execution)?;
     let times = times.lock().map_err(|_| anyhow!("a step failed"))?;

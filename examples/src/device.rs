@@ -97,8 +97,8 @@ pub fn open_several(choice: DeviceChoice, count: usize) -> Result<Vec<Chosen>> {
         return Ok(vec![open(choice)?; count.max(1)]);
     }
     let open = |number: usize| {
-        let chosen =
-            card(number).with_context(|| format!("--devices {count} needs as many discrete graphics cards"))?;
+        let chosen = card(number)
+            .with_context(|| format!("--devices {count} needs as many discrete graphics cards"))?;
         tracing::info!("the network runs on {}", chosen.name);
         Ok(chosen)
     };

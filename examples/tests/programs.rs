@@ -396,7 +396,8 @@ fn training_goes_on_several_devices_and_in_mixed_precision() {
         command.arg(&data).arg("--out").arg(out).args(TINY).args(seed).args(options);
         command
     };
-    let runs = [("one", &[][..]), ("two", &["--devices", "2"]), ("mixed", &["--mixed", "--criterion", "iou"])];
+    let runs =
+        [("one", &[][..]), ("two", &["--devices", "2"]), ("mixed", &["--mixed", "--criterion", "iou"])];
     let [one, two, mixed] = runs.map(|(name, options)| {
         let out = folder.path().join(name);
         let output = train(&out, options).output().unwrap();
@@ -410,7 +411,10 @@ fn training_goes_on_several_devices_and_in_mixed_precision() {
     });
     assert_ne!(one, two, "half as many steps, twice as large");
     let off = (mixed[0] / one[0] - 1.0).abs();
-    assert!(off > 0.0 && off < 0.05, "the first epoch is the same to the digits of halves: {mixed:?} {one:?}");
+    assert!(
+        off > 0.0 && off < 0.05,
+        "the first epoch is the same to the digits of halves: {mixed:?} {one:?}"
+    );
 
     let huge = folder.path().join("huge");
     let words = ["1000000 windows of 76 need about", "of memory to learn from", "are free: use --batch-size"];

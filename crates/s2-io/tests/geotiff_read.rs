@@ -264,6 +264,19 @@ fn unsupported_features_are_named() {
 }
 
 #[test]
+fn other_compressions_are_named() {
+    for (code, name) in
+        [(6, "jpeg"), (7, "jpeg"), (4, "fax"), (34925, "lzma"), (50001, "webp"), (9999, "unknown")]
+    {
+        let message = format!(
+            "x.tif uses what is not supported: {name} compression ({code}); rewrite it with `gdal_translate -co \
+             COMPRESS=DEFLATE`"
+        );
+        assert_eq!(open_error(&strip(&[(259, code)])), message);
+    }
+}
+
+#[test]
 fn a_missing_file_is_a_read_error() {
     let error = GeoTiff::open("no/such.tif").unwrap_err();
     assert_eq!(error.to_string(), "cannot read no/such.tif");

@@ -377,7 +377,10 @@ impl<'a> Walk<'a> {
                     style.check_tile(code, &segment)?;
                     segments.push(segment);
                 }
-                marker::QCD | marker::QCC | marker::RGN | marker::POC | marker::PPT => {
+                marker::PPT => {
+                    return Err(unsupported("packet headers in tile-part headers (PPT marker)"));
+                }
+                marker::QCD | marker::QCC | marker::RGN | marker::POC => {
                     segments.push(self.segment().map_err(leaves(offset))?);
                 }
                 marker::PLT | marker::COM => {

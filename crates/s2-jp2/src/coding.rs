@@ -102,7 +102,6 @@ impl Coding {
                 marker::QCC => self.components.get_mut(index(4)?)?.quantise(bytes.get(5 + wide..)?),
                 marker::RGN => Err(unsupported("regions of interest (RGN marker)")),
                 marker::POC => Err(unsupported("changes of progression order (POC marker)")),
-                marker::PPT => Err(unsupported("packet headers in tile-part headers (PPT marker)")),
                 _ => Ok(()),
             })
         };

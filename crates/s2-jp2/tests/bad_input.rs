@@ -138,6 +138,25 @@ fn unsupported_features_are_named() {
 }
 
 #[test]
+fn features_of_tile_parts_are_named() {
+    // The codestream without its boxes, which say how long it is.
+    let data = read("b04_15bit_tiles32.jp2");
+    let data = data[data.windows(4).position(|bytes| bytes == b"\xff\x4f\xff\x51").unwrap()..].to_vec();
+    let tile_part = find(&data, 0x90);
+    // A marker segment more in the first tile-part, whose length counts it.
+    let with = |segment: &[u8]| {
+        let mut data = data.clone();
+        let length = u32::try_from(u32_at(&data, tile_part + 6) + segment.len()).unwrap();
+        data[tile_part + 6..tile_part + 10].copy_from_slice(&length.to_be_bytes());
+        data.splice(tile_part + 12..tile_part + 12, segment.iter().copied());
+        Image::parse(&data).and_then(|image| image.decode(&mut [0_u16; 61 * 97]))
+    };
+    with(&[0xff, 0x64, 0, 4, 0, 1]).unwrap();
+    let error = with(&[0xff, 0x61, 0, 3, 0]).unwrap_err();
+    assert_eq!(error.to_string(), "not supported: packet headers in tile-part headers (PPT marker)");
+}
+
+#[test]
 fn a_palette_is_refused() {
     let mut data = read("nodata.jp2");
     // Its colour specification, renamed.

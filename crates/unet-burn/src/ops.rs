@@ -10,9 +10,9 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::conv::{Conv2d, ConvTranspose2d};
 use burn::nn::{BatchNorm, Dropout};
 use burn::tensor::activation;
-use burn::tensor::{DType, FloatDType, Tensor};
 use burn::tensor::module::{interpolate, max_pool2d};
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions, MaxPoolOptions};
+use burn::tensor::{DType, FloatDType, Tensor};
 
 #[cfg(feature = "flex")]
 use crate::cpu;

@@ -10,8 +10,9 @@ use ndarray::{Array2, Array3, Axis, s};
 use unet_burn::burn::data::dataset::InMemDataset;
 use unet_burn::burn::tensor::{Device, DeviceKind, Distribution, Tensor};
 use unet_burn::{
-    Bundle, Checkpoints, Clipping, Criterion, Epoch, Error, Execution, IGNORE_INDEX, Image, Loss, Patch, PatchSet,
-    Progress, Recipe, Schedule, Trained, TrainingConfig, TrainingRecord, UNetConfig, predict, train,
+    Bundle, Checkpoints, Clipping, Criterion, Epoch, Error, Execution, IGNORE_INDEX, Image, Loss, Patch,
+    PatchSet, Progress, Recipe, Schedule, Trained, TrainingConfig, TrainingRecord, UNetConfig, predict,
+    train,
 };
 
 const SIZE: usize = 60;
@@ -438,7 +439,10 @@ fn mixed_precision_learns_the_same_to_its_digits() {
         let off = |epoch: usize| (mixed[epoch].training_loss / single[epoch].training_loss - 1.0).abs();
         // Three steps of which the first sees the same weights; then the paths part, as those of two seeds do.
         assert!(off(0) > 0.0 && off(0) < 0.01, "another precision: {mixed:?} {single:?}");
-        assert!(off(5) < 0.3 && mixed[5].training_loss < 0.5 * mixed[0].training_loss, "{mixed:?} {single:?}");
+        assert!(
+            off(5) < 0.3 && mixed[5].training_loss < 0.5 * mixed[0].training_loss,
+            "{mixed:?} {single:?}"
+        );
         assert_eq!(run(true, size), mixed, "repeatable");
     }
 }
@@ -489,7 +493,8 @@ fn networks_of_several_classes_are_not_trained() {
     let device = Device::flex();
     let model = UNetConfig { num_classes: 2, ..tiny() }.init(&device).unwrap();
     let error = train(model, &config(1), patches(1), patches(1), here()).unwrap_err();
-    let words = "num_classes is 2: training and prediction take networks of one logit a pixel: it has to be 1";
+    let words =
+        "num_classes is 2: training and prediction take networks of one logit a pixel: it has to be 1";
     assert_eq!(error.to_string(), words);
 }
 

@@ -138,7 +138,8 @@ impl Run<'_> {
         check_interrupt()?;
         let outcome = outcome.map_err(|error| match error {
             Error::OutOfMemory { .. } => {
-                let smaller = smaller_batch(batch / 2, batch).or_else(|| smaller_window(&self.network, window));
+                let smaller =
+                    smaller_batch(batch / 2, batch).or_else(|| smaller_window(&self.network, window));
                 anyhow::Error::from(error).context(format!(
                     "{batch} windows of {window} do not fit into the device: try {}",
                     smaller.unwrap_or_else(|| "fewer --filters".into())
@@ -218,7 +219,8 @@ mod tests {
     fn what_the_memory_cannot_hold_is_refused_with_what_it_can() {
         let network = UNetConfig { in_channels: 22, ..UNetConfig::default() };
         let each = training_bytes(&network, 572).unwrap();
-        let words = |batch: usize, free: u64| check_memory(&network, 572, batch, free).unwrap_err().to_string();
+        let words =
+            |batch: usize, free: u64| check_memory(&network, 572, batch, free).unwrap_err().to_string();
         assert!(check_memory(&network, 572, 4, 4 * each).is_ok(), "just enough");
         let expected = "--batch-size 2 and 2 times the --accumulate (steps stay as large)";
         assert!(words(4, 3 * each).ends_with(&format!("are free: use {expected}")), "{}", words(4, 3 * each));

@@ -22,7 +22,9 @@ use conv::Convolution;
 use kernel::Instructions;
 pub(crate) use memory::Release;
 pub(crate) use stream::{Filter, Network, Step, Stream};
-pub(crate) use tensors::{concat_cropped, convolve, drop_out, has, normalise, padding, pool, takes, up_convolve};
+pub(crate) use tensors::{
+    concat_cropped, convolve, drop_out, has, normalise, padding, pool, takes, up_convolve,
+};
 
 /// The instructions that the network uses on this processor: `portable`, `avx2` or `avx512`. Results of others differ in
 /// their last bits.

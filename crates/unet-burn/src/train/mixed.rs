@@ -90,9 +90,8 @@ mod tests {
     /// Gradients of all weights, in `f32` and by halves, where that of the logits is some values; and how often the maps were
     /// computed for it.
     fn both(model: &UNet, images: &Tensor<4>, gradient: &Tensor<4>) -> ([Vec<Vec<f32>>; 2], usize) {
-        let forward = |maps: FloatDType| {
-            model.forward(images.clone().cast(maps)).unwrap().cast(FloatDType::F32)
-        };
+        let forward =
+            |maps: FloatDType| model.forward(images.clone().cast(maps)).unwrap().cast(FloatDType::F32);
         let weighted = (forward(FloatDType::F32) * Tensor::from_inner(gradient.clone())).sum();
         let single = GradientsParams::from_grads(weighted.backward(), model);
         let passes = Cell::new(0);
@@ -148,7 +147,8 @@ mod tests {
     fn gradients_by_halves_are_those_of_single_precision_to_their_digits() {
         for device in devices() {
             device.seed(2);
-            let config = UNetConfig { in_channels: 2, levels: 2, filters: 4, dropout: 0.0, ..UNetConfig::vanilla() };
+            let config =
+                UNetConfig { in_channels: 2, levels: 2, filters: 4, dropout: 0.0, ..UNetConfig::vanilla() };
             let config = UNetConfig { num_classes: 1, ..config };
             let model = config.init(&device).unwrap().map(&mut Means);
             let device = device.autodiff();

@@ -46,13 +46,17 @@ impl TrainStep for Trainee {
             return TrainOutput::new(self, backward(losses.clone()), Losses(losses));
         }
         let mut losses = None;
-        let grads = mixed::gradients(self, || self.logits(&batch, FloatDType::F16), |logits| {
-            let logits = logits.detach().require_grad();
-            let found = self.losses(&batch, logits.clone());
-            let gradient = logits.grad(&backward(found.clone()));
-            losses = Some(found);
-            gradient.expect("the loss is one of the logits")
-        });
+        let grads = mixed::gradients(
+            self,
+            || self.logits(&batch, FloatDType::F16),
+            |logits| {
+                let logits = logits.detach().require_grad();
+                let found = self.losses(&batch, logits.clone());
+                let gradient = logits.grad(&backward(found.clone()));
+                losses = Some(found);
+                gradient.expect("the loss is one of the logits")
+            },
+        );
         TrainOutput { grads, item: Losses(losses.expect("computed above")) }
     }
 }
