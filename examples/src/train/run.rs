@@ -78,9 +78,9 @@ impl Run<'_> {
     pub fn train(self, training: Patches, validation: Patches) -> Result<Bundle> {
         let first = self.devices.first().context("a run needs a device")?;
         let Chosen { device, name, .. } = first;
-        let (batch, window) = (self.training.batch_size, training.window());
+        let window = training.window();
         if let Some(free) = first.free_bytes() {
-            check_memory(&self.network, window, batch, free)?;
+            check_memory(&self.network, window, &self.training, free)?;
         }
         ensure!(validation.any_positive(), "the validation part holds no mine to choose a threshold by");
         device.seed(self.training.seed);
@@ -138,8 +138,10 @@ impl Run<'_> {
         check_interrupt()?;
         let outcome = outcome.map_err(|error| match error {
             Error::OutOfMemory { .. } => {
-                let smaller =
-                    smaller_batch(batch / 2, batch).or_else(|| smaller_window(&self.network, window));
+                let batch = self.training.batch_size;
+                let smaller = || windows_below(&self.network, window * 3 / 4).next();
+                let smaller = smaller_batch(batch / 2, &self.training)
+                    .or_else(|| smaller().map(|size| format!("--window {size}")));
                 anyhow::Error::from(error).context(format!(
                     "{batch} windows of {window} do not fit into the device: try {}",
                     smaller.unwrap_or_else(|| "fewer --filters".into())
@@ -167,14 +169,14 @@ impl Run<'_> {
 }
 
 /// Refuses what the memory cannot hold, with what it can.
-fn check_memory(network: &UNetConfig, window: usize, batch: usize, free: u64) -> Result<()> {
-    let each = training_bytes(network, window)?;
+fn check_memory(network: &UNetConfig, window: usize, training: &TrainingConfig, free: u64) -> Result<()> {
+    let (batch, each) = (training.batch_size, training_bytes(network, window)?);
     let needed = each.saturating_mul(batch as u64);
     if needed <= free {
         return Ok(());
     }
     let fit = usize::try_from(free / each).unwrap_or(batch);
-    let smaller = smaller_batch(fit, batch).or_else(|| {
+    let smaller = smaller_batch(fit, training).or_else(|| {
         let fits = |&size: &usize| training_bytes(network, size).is_ok_and(|bytes| bytes <= free);
         windows_below(network, window).find(fits).map(|size| format!("--window {size} --batch-size 1"))
     });
@@ -186,19 +188,17 @@ fn check_memory(network: &UNetConfig, window: usize, batch: usize, free: u64) ->
     )
 }
 
-/// A batch of up to so many windows whose steps are as large as those of the one that was asked for.
-fn smaller_batch(fit: usize, batch: usize) -> Option<String> {
-    let size = (1..=fit.min(batch - 1)).rev().find(|&size| batch.is_multiple_of(size))?;
-    Some(format!("--batch-size {size} and {} times the --accumulate (steps stay as large)", batch / size))
+/// Smaller batches, of up to so many windows, whose steps are as large as those that were asked for.
+fn smaller_batch(fit: usize, training: &TrainingConfig) -> Option<String> {
+    let TrainingConfig { batch_size, accumulation, .. } = *training;
+    let size = (1..=fit.min(batch_size - 1)).rev().find(|&size| batch_size.is_multiple_of(size))?;
+    let accumulation = accumulation * (batch_size / size);
+    Some(format!("--batch-size {size} --accumulate {accumulation} (steps stay as large)"))
 }
 
-/// The sizes that the network takes, from one below `window` on.
+/// The sizes that the network takes, the largest below `window` first.
 fn windows_below(network: &UNetConfig, window: usize) -> impl Iterator<Item = usize> {
     (1..window).rev().filter(|&size| network.output_size(size).is_ok())
-}
-
-fn smaller_window(network: &UNetConfig, window: usize) -> Option<String> {
-    windows_below(network, window * 3 / 4).next().map(|size| format!("--window {size}"))
 }
 
 /// An epoch in words.
@@ -219,15 +219,18 @@ mod tests {
     fn what_the_memory_cannot_hold_is_refused_with_what_it_can() {
         let network = UNetConfig { in_channels: 22, ..UNetConfig::default() };
         let each = training_bytes(&network, 572).unwrap();
-        let words =
-            |batch: usize, free: u64| check_memory(&network, 572, batch, free).unwrap_err().to_string();
-        assert!(check_memory(&network, 572, 4, 4 * each).is_ok(), "just enough");
-        let expected = "--batch-size 2 and 2 times the --accumulate (steps stay as large)";
-        assert!(words(4, 3 * each).ends_with(&format!("are free: use {expected}")), "{}", words(4, 3 * each));
-        assert!(words(3, 2 * each).contains("--batch-size 1 and 3 times"), "{}", words(3, 2 * each));
+        let check = |window: usize, batch_size: usize, free: u64| {
+            let training = TrainingConfig { batch_size, accumulation: 3, ..TrainingConfig::default() };
+            check_memory(&network, window, &training, free)
+        };
+        let words = |batch: usize, free: u64| check(572, batch, free).unwrap_err().to_string();
+        assert!(check(572, 4, 4 * each).is_ok(), "just enough");
+        let expected = "are free: use --batch-size 2 --accumulate 6 (steps stay as large)";
+        assert!(words(4, 3 * each).ends_with(expected), "{}", words(4, 3 * each));
+        assert!(words(3, 2 * each).contains("--batch-size 1 --accumulate 9"), "{}", words(3, 2 * each));
         let text = words(2, each / 2);
         let size: usize = text.split("--window ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-        assert!(check_memory(&network, size, 1, each / 2).is_ok() && size > 380, "{text}");
+        assert!(check(size, 1, each / 2).is_ok() && size > 380, "{text}");
         assert!(words(1, 1000).ends_with("use fewer --filters"), "{}", words(1, 1000));
     }
 }
