@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The network on a graphics card, on a machine that has one but nothing else: it builds and fetches nothing there.
 #
-#     benches/gpu/run.sh pack FOLDER                         # here: builds, and puts everything into FOLDER (390 MB, 60 as tar.xz)
+#     benches/gpu/run.sh pack FOLDER                         # here: builds, and puts everything into FOLDER (300 MB)
 #     FOLDER/benches/gpu/run.sh measure OUT.json [OPTION…]   # there; the options are those of measure.py
 #
 # There it needs Python with numpy, PyTorch and safetensors (and rasterio for the scene); what is missing is left out of the
@@ -15,16 +15,10 @@ case ${1:-} in
         folder=$(cd "$2" && pwd)
         cd "$here"
         cargo build --release --workspace --bins --example speed
-        # The tests that look for a card; where their programs are, cargo says.
-        tests=$(cargo test --release --workspace --no-run --message-format=json 2>/dev/null |
-            sed -n 's/.*"manifest_path":"[^"]*unet-burn[^"]*".*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\1 \2/p')
-        for name in unet_burn pytorch; do
-            strip -o "$folder/bin/test-$name" "$(echo "$tests" | sed -n "s/^$name //p")"
-        done
-        target=${CARGO_TARGET_DIR:-$here/target}/release
-        strip -o "$folder/bin/predict" "$target/predict"
-        strip -o "$folder/bin/speed" "$target/examples/speed"
-        for file in benches/gpu/{run.sh,measure.py} benches/peers/{network.py,bands.py} crates/unet-burn/tests/data/*; do
+        # The tests that look for a card; where their program is, cargo says.
+        strip -o "$folder/bin/test-adapter" "$(cargo test --release --workspace --test adapter --no-run --message-format=json |
+            sed -n 's/.*"name":"adapter".*"executable":"\([^"]*\)".*/\1/p')"
+        for file in benches/gpu/{run.sh,measure.py} benches/peers/{network.py,bands.py} crates/unet-burn/tests/data/make_golden.py; do
             mkdir -p "$folder/$(dirname "$file")"
             cp "$file" "$folder/$file"
         done

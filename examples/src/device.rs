@@ -47,9 +47,14 @@ impl Chosen {
         let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-        // cgroup v2, as containers see their own.
-        let limit = number("/sys/fs/cgroup/memory.max")
-            .map(|limit| limit.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
+        // cgroup v2, as containers see their own; what it caches of files it gives up.
+        let cached = || {
+            let statistics = fs::read_to_string("/sys/fs/cgroup/memory.stat").ok()?;
+            statistics.lines().find_map(|line| line.strip_prefix("inactive_file "))?.parse::<u64>().ok()
+        };
+        let used = || number("/sys/fs/cgroup/memory.current")?.checked_sub(cached().unwrap_or(0));
+        let limit =
+            number("/sys/fs/cgroup/memory.max").map(|limit| limit.saturating_sub(used().unwrap_or(0)));
         Some((kibibytes * 1024).min(limit.unwrap_or(u64::MAX)))
     }
 }
@@ -65,19 +70,23 @@ pub(crate) fn gib(bytes: u64) -> String {
 ///
 /// When the device that was asked for by name is not there or not in this build.
 pub fn open(choice: DeviceChoice) -> Result<Chosen> {
-    let chosen = match choice {
-        DeviceChoice::Cpu => cpu()?,
-        DeviceChoice::Auto => first_gpu().map_or_else(cpu, Ok)?,
-        DeviceChoice::Wgpu => adapter(DeviceKind::DefaultDevice, WgpuBackend::Auto)?,
-        DeviceChoice::Vulkan => adapter(DeviceKind::DefaultDevice, WgpuBackend::Vulkan)?,
+    let chosen = choose(choice)?;
+    tracing::info!("the network runs on {}", chosen.name);
+    Ok(chosen)
+}
+
+fn choose(choice: DeviceChoice) -> Result<Chosen> {
+    match choice {
+        DeviceChoice::Cpu => cpu(),
+        DeviceChoice::Auto => first_gpu().map_or_else(cpu, Ok),
+        DeviceChoice::Wgpu => adapter(DeviceKind::DefaultDevice, WgpuBackend::Auto),
+        DeviceChoice::Vulkan => adapter(DeviceKind::DefaultDevice, WgpuBackend::Vulkan),
         DeviceChoice::Metal if cfg!(target_os = "macos") => {
-            adapter(DeviceKind::DefaultDevice, WgpuBackend::Auto)?
+            adapter(DeviceKind::DefaultDevice, WgpuBackend::Auto)
         }
         DeviceChoice::Metal => bail!("--device metal needs macOS: use auto, vulkan or cpu"),
         DeviceChoice::Cuda => bail!("--device cuda is not in this build: use vulkan for NVIDIA GPUs"),
-    };
-    tracing::info!("the network runs on {}", chosen.name);
-    Ok(chosen)
+    }
 }
 
 /// Opens several devices for training: the first discrete graphics cards.
@@ -88,21 +97,22 @@ pub fn open(choice: DeviceChoice) -> Result<Chosen> {
 ///
 /// As [`open`], and when there are fewer graphics cards.
 pub fn open_several(choice: DeviceChoice, count: usize) -> Result<Vec<Chosen>> {
-    let card = |number: usize| {
-        let api = if choice == DeviceChoice::Vulkan { WgpuBackend::Vulkan } else { WgpuBackend::Auto };
-        adapter(DeviceKind::DiscreteGpu(number), api)
-    };
-    let on_cpu = choice == DeviceChoice::Cpu || (choice == DeviceChoice::Auto && card(0).is_err());
-    if count <= 1 || on_cpu {
-        return Ok(vec![open(choice)?; count.max(1)]);
+    if count <= 1 {
+        return Ok(vec![open(choice)?]);
     }
-    let open = |number: usize| {
-        let chosen = card(number)
+    let first = choose(choice)?;
+    if first.device == Device::flex() {
+        tracing::info!("the network runs on {}, {count} times", first.name);
+        return Ok(vec![first; count]);
+    }
+    let api = if choice == DeviceChoice::Vulkan { WgpuBackend::Vulkan } else { WgpuBackend::Auto };
+    let card = |number: usize| {
+        let chosen = adapter(DeviceKind::DiscreteGpu(number), api)
             .with_context(|| format!("--devices {count} needs as many discrete graphics cards"))?;
         tracing::info!("the network runs on {}", chosen.name);
         Ok(chosen)
     };
-    (0..count).map(open).collect()
+    (0..count).map(card).collect()
 }
 
 fn cpu() -> Result<Chosen> {
@@ -153,7 +163,11 @@ mod tests {
             Ok(first) => assert_eq!(open(DeviceChoice::Wgpu).unwrap().name, first.name, "again"),
             Err(error) => drop(writeln!(std::io::stderr(), "skipped: no graphics adapter ({error})")),
         }
-        let error = open_several(DeviceChoice::Vulkan, 200).unwrap_err().to_string();
-        assert_eq!(error, "--devices 200 needs as many discrete graphics cards");
+        if choose(DeviceChoice::Vulkan).is_ok() {
+            let error = open_several(DeviceChoice::Vulkan, 200).unwrap_err().to_string();
+            assert_eq!(error, "--devices 200 needs as many discrete graphics cards");
+        }
+        let error = open_several(DeviceChoice::Cuda, 2).unwrap_err().to_string();
+        assert!(error.contains("not in this build"), "{error}");
     }
 }

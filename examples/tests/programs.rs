@@ -392,15 +392,20 @@ fn training_goes_on_several_devices_and_in_mixed_precision() {
     let data = chips(folder.path());
     let train = |out: &Path, options: &[&str]| {
         let mut command = program("train");
-        let seed = ["--epochs", "3", "--patches", "16", "--seed", "3"];
-        command.arg(&data).arg("--out").arg(out).args(TINY).args(seed).args(options);
+        command
+            .arg(&data)
+            .arg("--out")
+            .arg(out)
+            .args(TINY)
+            .args(["--epochs", "3", "--seed", "3"])
+            .args(options);
         command
     };
     let runs =
         [("one", &[][..]), ("two", &["--devices", "2"]), ("mixed", &["--mixed", "--criterion", "iou"])];
     let [one, two, mixed] = runs.map(|(name, options)| {
         let out = folder.path().join(name);
-        let output = train(&out, options).output().unwrap();
+        let output = train(&out, &options).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {text}");
         let best = if name == "mixed" { "best IoU" } else { "best F0.5" };
@@ -417,8 +422,9 @@ fn training_goes_on_several_devices_and_in_mixed_precision() {
     );
 
     let huge = folder.path().join("huge");
-    let words = ["1000000 windows of 76 need about", "of memory to learn from", "are free: use --batch-size"];
-    fails(&mut train(&huge, &["--batch-size", "1000000"]), &words);
+    let words =
+        ["10000000 windows of 76 need about", "of memory to learn from", "are free: use --batch-size"];
+    fails(&mut train(&huge, &["--batch-size", "10000000", "--patches", "10000000"]), &words);
     assert!(!huge.exists(), "nothing is left");
 }
 

@@ -76,9 +76,10 @@ pub enum Error {
         /// The input's value.
         actual: String,
     },
-    /// The loss is no number any more, or that of an epoch ten times that of the first.
+    /// The loss is no number any more, or that of an epoch ten times the largest of at least three before.
     #[error(
-        "the {split} loss became {loss} in epoch {epoch}: lower the learning rate or check the patches for NaN"
+        "the {split} loss became {loss} in epoch {epoch}{}: lower the learning rate, or look at the patches",
+        if loss.is_finite() { ", ten times what it has been" } else { "" }
     )]
     Diverged {
         /// `training` or `validation`.

@@ -3,7 +3,7 @@
 //! On the CPU they are those of [`cpu`](crate::cpu), on other devices burn's.
 //!
 //! The type of a map is that of the network's input. In half precision a convolution rounds its weights to it, if they are
-//! not halves themselves, and a norm computes in the type of its own. The CPU has no arithmetic of halves: it computes them
+//! not halves themselves, and a norm computes in its own type, which is always `f32`. The CPU has no arithmetic of halves: it computes them
 //! in single precision, and stores the result as halves.
 
 use burn::module::{Module, ModuleMapper, Param};
@@ -97,7 +97,8 @@ pub(crate) fn concat_cropped(x: Tensor<4>, skip: Tensor<4>) -> Tensor<4> {
 
 /// `relu(x + shortcut)`, both of one shape.
 pub(crate) fn add(x: Tensor<4>, shortcut: Tensor<4>) -> Tensor<4> {
-    activation::relu(x + shortcut)
+    let computed = computed(&x);
+    in_type(computed, x, |x| activation::relu(x + shortcut.cast(computed)))
 }
 
 /// The middle of a map, as large as another.
@@ -108,12 +109,29 @@ pub(crate) fn crop(map: Tensor<4>, to: &Tensor<4>) -> Tensor<4> {
     map.narrow(2, row, height).narrow(3, col, width)
 }
 
-/// Gives all weights another type.
-pub(crate) struct Cast(pub(crate) FloatDType);
+/// Gives all weights another type, but for those of norms.
+pub(crate) struct Cast {
+    dtype: FloatDType,
+    in_norm: bool,
+}
+
+impl Cast {
+    pub(crate) fn to(dtype: FloatDType) -> Self {
+        Self { dtype, in_norm: false }
+    }
+}
 
 impl ModuleMapper for Cast {
+    fn enter_module(&mut self, _name: &str, container: &str) {
+        self.in_norm = container == "Struct:BatchNorm";
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.in_norm = false;
+    }
+
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| tensor.cast(self.0))
+        if self.in_norm { param } else { param.map(|tensor| tensor.cast(self.dtype)) }
     }
 }
 
@@ -130,7 +148,7 @@ fn with_weights<M: Module>(
         if weights == own && own == computed {
             return apply(layer, x);
         }
-        apply(&layer.clone().map(&mut Cast(own)).map(&mut Cast(computed)), x)
+        apply(&layer.clone().map(&mut Cast::to(own)).map(&mut Cast::to(computed)), x)
     })
 }
 

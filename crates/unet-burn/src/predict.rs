@@ -72,7 +72,7 @@ impl PredictorConfig {
             if !device.supports_dtype(FloatDType::F16) {
                 return Err(refused("half", "this device computes in single precision only"));
             }
-            model = model.map(&mut Cast(FloatDType::F16));
+            model = model.map(&mut Cast::to(FloatDType::F16));
         }
         Ok(Predictor {
             #[cfg(feature = "flex")]

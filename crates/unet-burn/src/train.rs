@@ -113,7 +113,7 @@ pub struct Trained {
 ///   mixed precision on a device that has none; [`Error::NoPatches`] for an empty set
 /// - [`Error::InvalidSize`] and [`Error::InputShape`] when the first patch does not fit the network
 /// - [`Error::Patch`] and [`Error::ReadPatch`] for one that cannot be read or learned from
-/// - [`Error::Diverged`] when a loss is no finite number, or the mean of an epoch ten times that of the first
+/// - [`Error::Diverged`] when a loss is no finite number, or the mean of an epoch ten times the largest of three before or more
 /// - [`Error::CheckpointExists`], [`Error::CheckpointMismatch`] and [`Error::Checkpoint`] for a checkpoint of
 ///   another run or a damaged one, [`Error::Read`] and [`Error::Write`] for its files
 /// - [`Error::OutOfMemory`] when the device cannot hold the maps of a batch ([`training_bytes`](crate::training_bytes))

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ndarray::{Array2, Array3, Axis, s};
 use unet_burn::burn::data::dataset::InMemDataset;
-use unet_burn::burn::tensor::{Device, DeviceKind, Distribution, Tensor};
+use unet_burn::burn::tensor::{Device, Distribution, Tensor};
 use unet_burn::{
     Bundle, Checkpoints, Clipping, Criterion, Epoch, Error, Execution, IGNORE_INDEX, Image, Loss, Patch,
     PatchSet, Progress, Recipe, Schedule, Trained, TrainingConfig, TrainingRecord, UNetConfig, predict,
@@ -444,47 +443,6 @@ fn mixed_precision_learns_the_same_to_its_digits() {
             "{mixed:?} {single:?}"
         );
         assert_eq!(run(true, size), mixed, "repeatable");
-    }
-}
-
-#[test]
-fn a_graphics_adapter_learns_what_the_cpu_learns() {
-    let _turn = alone();
-    // Software adapters count: a test needs no speed.
-    let adapter = match Device::wgpu_options().init() {
-        Ok(device) => device,
-        // burn reads the state of an optimizer on its default device, as resumed runs of other tests do.
-        Err(error) if error.to_string().contains("already initialized") => {
-            Device::wgpu(DeviceKind::DefaultDevice)
-        }
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "skipped: no graphics adapter ({error})");
-            return;
-        }
-    };
-    let config = TrainingConfig { batch_size: 2, criterion: Criterion::Loss, ..config(3) };
-    // Each size of map is another set of kernels to compile: as few as there can be.
-    let network = UNetConfig { dropout: 0.0, levels: 1, filters: 2, ..tiny() };
-    let patches = |count: usize| {
-        let small = |patch: Patch| {
-            let image = image(&patch).slice_move(s![0, .., 16..44, 16..44]);
-            let output = network.output_size(28).unwrap();
-            let truth = patch.truth.slice(s![..output, ..output]).to_owned();
-            Patch { image: Image::Normalised(image), truth, ..patch }
-        };
-        InMemDataset::new((0..count).map(|index| small(patch(index))).collect())
-    };
-    let cpu = Device::flex();
-    cpu.seed(3);
-    let weights = network.init(&cpu).unwrap().to_safetensors().unwrap();
-    let [cpu, adapter] = [cpu, adapter].map(|device| {
-        let model = network.init(&device).unwrap().load_safetensors(weights.clone(), Path::new("")).unwrap();
-        let history = train(model, &config, patches(4), patches(1), Execution::on(&device)).unwrap().history;
-        history.iter().flat_map(|epoch| [epoch.training_loss, epoch.validation_loss]).collect::<Vec<_>>()
-    });
-    for (cpu, adapter) in cpu.iter().zip(&adapter) {
-        // The same but for the order of sums, six steps long.
-        assert!((adapter / cpu - 1.0).abs() < 1e-4, "{adapter} and {cpu}");
     }
 }
 

@@ -80,7 +80,9 @@ impl Run<'_> {
         let Chosen { device, name, .. } = first;
         let window = training.window();
         if let Some(free) = first.free_bytes() {
-            check_memory(&self.network, window, &self.training, free)?;
+            // On the CPU all of them share its memory, and none gets more windows than there are.
+            let most = training.len().div_ceil(self.devices.len());
+            check_memory(&self.network, window, &self.training, most, free / self.devices.len() as u64)?;
         }
         ensure!(validation.any_positive(), "the validation part holds no mine to choose a threshold by");
         device.seed(self.training.seed);
@@ -169,8 +171,14 @@ impl Run<'_> {
 }
 
 /// Refuses what the memory cannot hold, with what it can.
-fn check_memory(network: &UNetConfig, window: usize, training: &TrainingConfig, free: u64) -> Result<()> {
-    let (batch, each) = (training.batch_size, training_bytes(network, window)?);
+fn check_memory(
+    network: &UNetConfig,
+    window: usize,
+    training: &TrainingConfig,
+    most: usize,
+    free: u64,
+) -> Result<()> {
+    let (batch, each) = (training.batch_size.min(most), training_bytes(network, window)?);
     let needed = each.saturating_mul(batch as u64);
     if needed <= free {
         return Ok(());
@@ -221,10 +229,11 @@ mod tests {
         let each = training_bytes(&network, 572).unwrap();
         let check = |window: usize, batch_size: usize, free: u64| {
             let training = TrainingConfig { batch_size, accumulation: 3, ..TrainingConfig::default() };
-            check_memory(&network, window, &training, free)
+            check_memory(&network, window, &training, 1000, free)
         };
         let words = |batch: usize, free: u64| check(572, batch, free).unwrap_err().to_string();
         assert!(check(572, 4, 4 * each).is_ok(), "just enough");
+        assert!(check(572, 100_000, 1000 * each).is_ok(), "there are no more than 1000");
         let expected = "are free: use --batch-size 2 --accumulate 6 (steps stay as large)";
         assert!(words(4, 3 * each).ends_with(expected), "{}", words(4, 3 * each));
         assert!(words(3, 2 * each).contains("--batch-size 1 --accumulate 9"), "{}", words(3, 2 * each));

@@ -108,7 +108,14 @@ impl Checkpoints {
         let state: State = serde_json::from_value(state).map_err(|error| broken(STATE, error.to_string()))?;
         let here = to_value(run).map_err(|error| broken(STATE, error.to_string()))?;
         let free = free_to_change(run.training);
-        if let Some((field, expected, actual)) = difference(String::new(), &state.run, &here, &free) {
+        let mut there = state.run;
+        // Settings that the checkpoint is too old to name have their defaults.
+        if let Some(training) = there.get_mut("training")
+            && let Ok(Ok(whole)) = TrainingConfig::deserialize(&*training).map(|config| to_value(&config))
+        {
+            *training = whole;
+        }
+        if let Some((field, expected, actual)) = difference(String::new(), &there, &here, &free) {
             return Err(Error::CheckpointMismatch { path, field, expected, actual });
         }
         let model = ModuleRecord::from_bytes(Bytes::from_bytes_vec(read(MODEL)?));

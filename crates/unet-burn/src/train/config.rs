@@ -33,9 +33,9 @@ pub struct TrainingConfig {
     pub seed: u64,
     /// Threads that fetch patches ahead of the device; 0 fetches in the training thread.
     pub workers: usize,
-    /// Mixed precision: training computes the maps between the layers in half precision, 16 bits, which takes half the
+    /// Mixed precision: training computes the convolutions, and keeps the maps between them, in half precision, 16 bits: less
     /// memory and, on devices with units for it, less time. Weights, norms and the loss stay in single precision, and
-    /// validation does.
+    /// validation does. The CPU has no such units: there it takes more of both.
     pub mixed: bool,
 }
 

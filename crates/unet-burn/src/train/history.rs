@@ -146,11 +146,12 @@ impl EarlyStoppingStrategy for Patience {
     }
 }
 
-/// How many times the training loss of the first epoch that of a later one may be: what learns comes down from there.
+/// An epoch whose training loss is so many times the largest of those before has diverged, if those are enough to tell.
 const EXPLODED: f64 = 10.0;
+const ENOUGH: usize = 3;
 
 /// Passes burn's losses to the history, and stops the run at the first one that is no number, or after an epoch that was
-/// far worse than the first.
+/// far worse than all before.
 pub(super) struct Logger {
     pub(super) history: Arc<History>,
     pub(super) failure: Failure,
@@ -163,10 +164,13 @@ impl MetricLogger for Logger {
         for update in update.entries_numeric.into_iter().filter(|update| update.entry.metric_id == loss) {
             let Some(entry) = update.numeric_entry else { continue };
             let loss = entry.current();
-            let exploded = matches!(entry, NumericEntry::Final(_))
-                && *split == Split::Train
-                && self.history.epochs().first().is_some_and(|first| loss > EXPLODED * first.training_loss);
-            if !loss.is_finite() || exploded {
+            let exploded = || {
+                let before = self.history.epochs();
+                let largest = before.iter().map(|epoch| epoch.training_loss).fold(0.0, f64::max);
+                before.len() >= ENOUGH && largest > 0.0 && loss > EXPLODED * largest
+            };
+            let of_epoch = matches!(entry, NumericEntry::Final(_)) && *split == Split::Train;
+            if !loss.is_finite() || of_epoch && exploded() {
                 let split = if *split == Split::Train { "training" } else { "validation" };
                 self.failure.set(Error::Diverged { split, epoch, loss });
                 self.interrupter.stop(Some("the loss diverges"));
