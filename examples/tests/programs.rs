@@ -405,7 +405,7 @@ fn training_goes_on_several_devices_and_in_mixed_precision() {
         [("one", &[][..]), ("two", &["--devices", "2"]), ("mixed", &["--mixed", "--criterion", "iou"])];
     let [one, two, mixed] = runs.map(|(name, options)| {
         let out = folder.path().join(name);
-        let output = train(&out, &options).output().unwrap();
+        let output = train(&out, options).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {text}");
         let best = if name == "mixed" { "best IoU" } else { "best F0.5" };

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use common::{filled, image, relative_error, uniform, values};
+use common::{filled, image, relative_error, single, uniform, values};
 use ndarray::{Array2, Array3};
 use unet_burn::burn::data::dataset::InMemDataset;
 use unet_burn::burn::tensor::{Device, DeviceKind, FloatDType};
@@ -63,7 +63,7 @@ fn losses(device: &Device, mixed: bool) -> Vec<f64> {
     let output = network.output_size(28).unwrap();
     let patches = |from: usize, to: usize| {
         let patch = |index: usize| {
-            let noise: Vec<f32> = uniform(&format!("patch {index}"), 2 * 28 * 28).map(|v| v as f32).collect();
+            let noise: Vec<f32> = uniform(&format!("patch {index}"), 2 * 28 * 28).map(single).collect();
             let noise = Array3::from_shape_vec((2, 28, 28), noise).unwrap();
             let bright = Array3::from_shape_fn((2, 28, 28), |(_, row, _)| if row < 14 { 1.0 } else { 0.0 });
             let truth = Array2::from_shape_fn((output, output), |(row, _)| u8::from(row < output / 2));
