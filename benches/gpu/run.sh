@@ -15,6 +15,9 @@ case ${1:-} in
         folder=$(cd "$2" && pwd)
         cd "$here"
         cargo build --release --workspace --bins --example speed
+        target=${CARGO_TARGET_DIR:-$here/target}/release
+        strip -o "$folder/bin/predict" "$target/predict"
+        strip -o "$folder/bin/speed" "$target/examples/speed"
         # The tests that look for a card; where their program is, cargo says.
         strip -o "$folder/bin/test-adapter" "$(cargo test --release --workspace --test adapter --no-run --message-format=json |
             sed -n 's/.*"name":"adapter".*"executable":"\([^"]*\)".*/\1/p')"
