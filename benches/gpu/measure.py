@@ -67,19 +67,26 @@ class Bench:
         """The tests of unet-burn that look for a card."""
         done = subprocess.run([self.pack / "bin/test-adapter", "--nocapture"], text=True, capture_output=True)
         skips = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("skipped")]
-        self.write(row="self-test", passed=done.returncode == 0, skips=skips)
-        if done.returncode:
-            print(done.stdout[-3000:] + done.stderr[-3000:], file=sys.stderr)
-            raise subprocess.CalledProcessError(done.returncode, "test-adapter")
+        passed = done.returncode == 0 and not any("no graphics adapter" in line for line in skips)
+        self.write(row="self-test", passed=passed, skips=skips)
+        if not passed:
+            sys.exit(f"the tests fail or find no card: {done.stdout[-3000:]}{done.stderr[-3000:]}")
+        self.halves = not any("no halves" in line for line in skips)
 
     def parity(self, filters):
-        folder, maps = self.model("parity", self.sizes[0], 1, 22, filters), {}
-        for device in ("cpu", self.device):
-            command(self.speed, "forward", folder, device)
-            maps[device] = numpy.fromfile(folder / "ours.raw", "<f4")
-        off = float(abs(maps[self.device] - maps["cpu"]).max() / abs(maps["cpu"]).max())
-        self.write(row="parity", filters=filters, difference=off, of="the largest probability", allowed=1e-4)
-        assert off < 1e-4, f"the card's probabilities differ by {off} of the largest"
+        """Probabilities of the card and of the CPU; halves may differ by what half precision costs."""
+        folder = self.model("parity", self.sizes[0], 1, 22, filters)
+
+        def probabilities(*options):
+            command(self.speed, "forward", folder, *options)
+            return numpy.fromfile(folder / "ours.raw", "<f4")
+
+        cpu = probabilities("cpu")
+        for allowed, *options in [(1e-4,), (5e-3, "mixed")][: 1 + self.halves]:
+            off = float(abs(probabilities(self.device, *options) - cpu).max())
+            self.write(row="parity", filters=filters, mode=options, difference=off, allowed=allowed)
+            if not off < allowed:
+                sys.exit(f"the card's probabilities differ by {off}")
 
     def row(self, what, mode, goal, folder, ours, size):
         """Ours and PyTorch's in turn, three times."""
@@ -126,10 +133,11 @@ if __name__ == "__main__":
     failed = []
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(Path(work), **vars(parser.parse_args()))
+        # A bench of wrong results ends here.
+        bench.self_test()
+        for filters in (16, int(bench.sizes[3])):
+            bench.parity(filters)
         for row, *arguments in (
-            (bench.self_test,),
-            (bench.parity, 16),
-            (bench.parity, int(bench.sizes[3])),
             (bench.network, "forward", "tf32"),
             (bench.network, "step", "tf32"),
             (bench.scene, "tf32"),
@@ -139,7 +147,7 @@ if __name__ == "__main__":
         ):
             try:
                 row(*arguments)
-            except (AssertionError, subprocess.CalledProcessError) as error:
-                print(f"a row is missing, or not as it should be: {error}", file=sys.stderr)
+            except subprocess.CalledProcessError as error:
+                print(f"a row is missing: {error}", file=sys.stderr)
                 failed.append(error)
     sys.exit(1 if failed else 0)

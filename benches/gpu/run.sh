@@ -4,8 +4,8 @@
 #     benches/gpu/run.sh pack FOLDER                         # here: builds, and puts everything into FOLDER (300 MB)
 #     FOLDER/benches/gpu/run.sh measure OUT.json [OPTION…]   # there; the options are those of measure.py
 #
-# There it needs Python with numpy, PyTorch and safetensors (and rasterio for the scene); what is missing is left out of the
-# table, out loud.
+# There it needs Python with numpy; without PyTorch and safetensors (and rasterio for the scene) cells of the table stay empty,
+# out loud.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
 

@@ -179,7 +179,7 @@ fn step(folder: &Path, device: &Device, mixed: bool) -> Result<()> {
     let config = TrainingConfig {
         epochs: 1,
         batch_size,
-        mixed,
+        mixed_precision: mixed,
         criterion: Criterion::Loss,
         ..TrainingConfig::default()
     };

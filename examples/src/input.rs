@@ -31,7 +31,7 @@ impl Scene {
     /// Opens the folder that `prepare` wrote.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(STACK);
-        exists(folder, STACK, "name a folder that prepare wrote")?;
+        require_file(folder, STACK, "name a folder that prepare wrote")?;
         let stack = GeoTiff::open(&path)?;
         let statistics = Statistics::load(folder.join(STATISTICS))?;
         let expected = statistics.bands.iter().map(|band| band.band.as_str()).chain([SCL]);
@@ -111,9 +111,13 @@ pub fn no_data(bands: ArrayView3<'_, u16>) -> Array2<bool> {
 }
 
 /// Refuses a folder without a file, with what to do.
-pub fn exists(folder: &Path, name: &str, advice: &str) -> Result<()> {
+pub fn require_file(folder: &Path, name: &str, advice: &str) -> Result<()> {
     let path = folder.join(name);
-    let there = path.try_exists().with_context(|| format!("cannot read {}", path.display()))?;
+    let there = match path.metadata() {
+        Ok(metadata) => metadata.is_file(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
     ensure!(there, "{} has no {name}: {advice}", folder.display());
     Ok(())
 }

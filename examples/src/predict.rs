@@ -25,7 +25,7 @@ use unet_burn::{Bundle, Padding, Predictor, PredictorConfig, UNetConfig, UpConvo
 
 use crate::cli::{check_interrupt, make_folder, peak_memory_bytes, progress_bar};
 use crate::device::Chosen;
-use crate::input::{STACK, STATISTICS, Scene, exists, no_data};
+use crate::input::{STACK, STATISTICS, Scene, no_data, require_file};
 use crate::prepare::made_by;
 
 pub use maps::About;
@@ -108,7 +108,7 @@ pub fn predict(
     threshold: Option<f64>,
     quiet: bool,
 ) -> Result<()> {
-    exists(model, "model.json", "name with --model a folder that train wrote")?;
+    require_file(model, "model.json", "name with --model a folder that train wrote")?;
     let bundle = Bundle::load(model, &device.device)?;
     let scene = Scene::open(folder)?;
     let threshold =

@@ -1,7 +1,6 @@
 //! The programs as a shell runs them: exit codes, one line for an error, no half files.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -401,8 +400,11 @@ fn training_goes_on_several_devices_and_in_mixed_precision() {
             .args(options);
         command
     };
-    let runs =
-        [("one", &[][..]), ("two", &["--devices", "2"]), ("mixed", &["--mixed", "--criterion", "iou"])];
+    let runs = [
+        ("one", &[][..]),
+        ("two", &["--devices", "2"]),
+        ("mixed", &["--mixed-precision", "--criterion", "iou"]),
+    ];
     let [one, two, mixed] = runs.map(|(name, options)| {
         let out = folder.path().join(name);
         let output = train(&out, options).output().unwrap();
@@ -431,6 +433,8 @@ fn training_goes_on_several_devices_and_in_mixed_precision() {
 /// Says so past the test harness, which keeps what a test prints.
 #[cfg(target_os = "linux")]
 fn skipped(why: &str) {
+    use std::io::Write as _;
+
     let _ = writeln!(std::io::stderr(), "skipped: no terminal for the dashboard ({why})");
 }
 
@@ -484,7 +488,15 @@ fn a_bad_label_is_refused_with_the_name_of_its_chip() {
     let out = folder.path().join("out");
     fails(
         program("train").arg(&data).arg("--out").arg(&out).args(TINY),
-        &["mask_3.tif: the label at row 0, column 0 is 3: it has to be 0, 1 or 255"],
+        &[
+            "split.csv line 4: chip 3 cannot be used:",
+            "mask_3.tif: the label at row 0, column 0 is 3: it has to be 0, 1 or 255",
+        ],
+    );
+    fs::remove_file(data.join("images/img_2.tif")).unwrap();
+    fails(
+        program("train").arg(&data).arg("--out").arg(&out).args(TINY),
+        &["split.csv line 3: chip 2 cannot be used: cannot read", "img_2.tif"],
     );
     assert!(!out.join("model.json").exists(), "no model");
 }

@@ -62,7 +62,9 @@ pub fn prediction_bytes(config: &UNetConfig, size: usize) -> Result<u64> {
 ///
 /// Counted are input and output of every convolution, which are kept for the way back, the outputs once more where a norm
 /// follows, and a half of all that for pooling, dropout and the gradients. Weights are not counted, of which training keeps
-/// four (with their gradients and Adam's two means); a batch of `n` needs `n` times as much.
+/// four (with their gradients and Adam's two means); a batch of `n` needs `n` times as much. Seen on the CPU (Linux), for
+/// 22 channels of 572 × 572: 370 MB a patch with 16 filters, where this says 374, 690 with 32, where it says 705, and 280 MB
+/// for the process beside them.
 ///
 /// # Errors
 ///

@@ -12,14 +12,14 @@ use burn::nn::{BatchNorm, Dropout};
 use burn::tensor::activation;
 use burn::tensor::module::{interpolate, max_pool2d};
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions, MaxPoolOptions};
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor};
 
 #[cfg(feature = "flex")]
 use crate::cpu;
 
 /// Convolution and bias, then ReLU if asked for: `[batch, in, h, w]` → `[batch, out, h + padding − k + 1, …]`.
 pub(crate) fn convolve(conv: &Conv2d, x: Tensor<4>, relu: bool) -> Tensor<4> {
-    with_weights(conv, conv.weight.val().dtype(), x, |conv, x| {
+    in_storage_dtype(conv, x, |conv, x| {
         #[cfg(feature = "flex")]
         if cpu::takes(&x)
             && let Some(bias) = &conv.bias
@@ -33,8 +33,7 @@ pub(crate) fn convolve(conv: &Conv2d, x: Tensor<4>, relu: bool) -> Tensor<4> {
 
 /// Batch norm, by the batch's statistics in training and by the running ones else; then ReLU if asked for.
 pub(crate) fn normalise(norm: &BatchNorm, x: Tensor<4>, relu: bool) -> Tensor<4> {
-    let own: FloatDType = norm.gamma.val().dtype().into();
-    in_type(own, x, |x| {
+    computed_as(norm.gamma.val().dtype().into(), x, |x| {
         #[cfg(feature = "flex")]
         if cpu::takes(&x) && x.device().is_autodiff() && norm.training.is_enabled() {
             return cpu::normalise(norm, x, relu);
@@ -45,7 +44,7 @@ pub(crate) fn normalise(norm: &BatchNorm, x: Tensor<4>, relu: bool) -> Tensor<4>
 
 /// Dropout in training.
 pub(crate) fn drop_out(dropout: &Dropout, x: Tensor<4>) -> Tensor<4> {
-    in_hand(x, |x| {
+    computed(x, |x| {
         #[cfg(feature = "flex")]
         if cpu::takes(&x) && x.device().is_autodiff() && dropout.training.is_enabled() && dropout.prob > 0.0 {
             return cpu::drop_out(x, dropout.prob);
@@ -56,7 +55,7 @@ pub(crate) fn drop_out(dropout: &Dropout, x: Tensor<4>) -> Tensor<4> {
 
 /// The largest of each 2×2: `[batch, c, h, w]` → `[batch, c, h/2, w/2]`.
 pub(crate) fn pool(x: Tensor<4>) -> Tensor<4> {
-    in_hand(x, |x| {
+    computed(x, |x| {
         #[cfg(feature = "flex")]
         if cpu::takes(&x) {
             return cpu::pool(x);
@@ -68,7 +67,7 @@ pub(crate) fn pool(x: Tensor<4>) -> Tensor<4> {
 /// Nearest neighbour ×2, then a 2×2 convolution padded at the bottom and on the right, then ReLU:
 /// `[batch, in, h, w]` → `[batch, out, 2h, 2w]`.
 pub(crate) fn up_convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    with_weights(conv, conv.weight.val().dtype(), x, |conv, x| {
+    in_storage_dtype(conv, x, |conv, x| {
         #[cfg(feature = "flex")]
         if cpu::takes(&x)
             && let Some(bias) = &conv.bias
@@ -82,7 +81,7 @@ pub(crate) fn up_convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
 
 /// Transposed 2×2 convolution of stride 2, then ReLU: `[batch, in, h, w]` → `[batch, out, 2h, 2w]`.
 pub(crate) fn up_transposed(conv: &ConvTranspose2d, x: Tensor<4>) -> Tensor<4> {
-    with_weights(conv, conv.weight.val().dtype(), x, |conv, x| activation::relu(conv.forward(x)))
+    in_storage_dtype(conv, x, |conv, x| activation::relu(conv.forward(x)))
 }
 
 /// The channels of `x`, then those of the middle of `skip`.
@@ -97,8 +96,8 @@ pub(crate) fn concat_cropped(x: Tensor<4>, skip: Tensor<4>) -> Tensor<4> {
 
 /// `relu(x + shortcut)`, both of one shape.
 pub(crate) fn add(x: Tensor<4>, shortcut: Tensor<4>) -> Tensor<4> {
-    let computed = computed(&x);
-    in_type(computed, x, |x| activation::relu(x + shortcut.cast(computed)))
+    let compute = compute_dtype(&x);
+    computed_as(compute, x, |x| activation::relu(x + shortcut.cast(compute)))
 }
 
 /// The middle of a map, as large as another.
@@ -135,25 +134,21 @@ impl ModuleMapper for Cast {
     }
 }
 
-/// A layer on a map, with its weights rounded to the type of the map.
-fn with_weights<M: Module>(
-    layer: &M,
-    weights: DType,
+/// A convolution of a map, with its weights rounded to the type that the map is stored in.
+fn in_storage_dtype<M: Module>(
+    conv: &M,
     x: Tensor<4>,
     apply: impl FnOnce(&M, Tensor<4>) -> Tensor<4>,
 ) -> Tensor<4> {
-    let [weights, own] = [weights, x.dtype()].map(FloatDType::from);
-    let computed = computed(&x);
-    in_type(computed, x, |x| {
-        if weights == own && own == computed {
-            return apply(layer, x);
-        }
-        apply(&layer.clone().map(&mut Cast::to(own)).map(&mut Cast::to(computed)), x)
+    let (storage, compute) = (FloatDType::from(x.dtype()), compute_dtype(&x));
+    computed_as(compute, x, |x| match storage {
+        FloatDType::F32 => apply(conv, x),
+        _ => apply(&conv.clone().map(&mut Cast::to(storage)).map(&mut Cast::to(compute)), x),
     })
 }
 
 /// The type that the device computes a map in.
-fn computed(x: &Tensor<4>) -> FloatDType {
+fn compute_dtype(x: &Tensor<4>) -> FloatDType {
     #[cfg(feature = "flex")]
     if cpu::has(&x.device()) {
         return FloatDType::F32;
@@ -161,15 +156,15 @@ fn computed(x: &Tensor<4>) -> FloatDType {
     x.dtype().into()
 }
 
-/// An operation on a map, computed in another type.
-fn in_type(dtype: FloatDType, x: Tensor<4>, apply: impl FnOnce(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
-    let own: FloatDType = x.dtype().into();
-    if own == dtype { apply(x) } else { apply(x.cast(dtype)).cast(own) }
+/// An operation on a map, computed in another type than it is stored in.
+fn computed_as(compute: FloatDType, x: Tensor<4>, apply: impl FnOnce(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
+    let storage: FloatDType = x.dtype().into();
+    if storage == compute { apply(x) } else { apply(x.cast(compute)).cast(storage) }
 }
 
 /// An operation on a map in the type that the device computes it in.
-fn in_hand(x: Tensor<4>, apply: impl FnOnce(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
-    in_type(computed(&x), x, apply)
+fn computed(x: Tensor<4>, apply: impl FnOnce(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
+    computed_as(compute_dtype(&x), x, apply)
 }
 
 fn rectify(x: Tensor<4>, relu: bool) -> Tensor<4> {

@@ -135,9 +135,9 @@ pub fn train(
         let requirement = "it has to be 1 or more";
         return Err(Error::InvalidConfig { field: "devices", value: "0".into(), requirement });
     };
-    if config.mixed && !devices.iter().all(|device| device.supports_dtype(FloatDType::F16)) {
+    if config.mixed_precision && !devices.iter().all(|device| device.supports_dtype(FloatDType::F16)) {
         let requirement = "this device computes in single precision only";
-        return Err(Error::InvalidConfig { field: "mixed", value: "true".into(), requirement });
+        return Err(Error::InvalidConfig { field: "mixed_precision", value: "true".into(), requirement });
     }
     let model = model.to_device(&main);
     let shapes = [shape(&model, &training, "training")?, shape(&model, &validation, "validation")?];
@@ -187,7 +187,7 @@ pub fn train(
     let validation = load(Arc::new(validation), shapes[1]);
     let waited = [training.waited(), validation.waited()];
 
-    let trainee = |unet| Trainee { unet, loss: config.loss.clone(), mixed: config.mixed };
+    let trainee = |unet| Trainee { unet, loss: config.loss.clone(), mixed_precision: config.mixed_precision };
     let trainee = if finished {
         trainee(model)
     } else {

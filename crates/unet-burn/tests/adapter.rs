@@ -78,7 +78,7 @@ fn losses(device: &Device, mixed: bool) -> Vec<f64> {
         batch_size: 2,
         learning_rate: 5e-3,
         criterion: Criterion::Loss,
-        mixed,
+        mixed_precision: mixed,
         ..TrainingConfig::default()
     };
     let trained = train(model, &config, patches(0, 4), patches(4, 5), Execution::on(device)).unwrap();

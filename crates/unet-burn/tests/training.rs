@@ -341,7 +341,22 @@ fn refused_checkpoints(config: &TrainingConfig, folder: &Path) {
         assert!(text.contains(name) && text.contains("is no part of a checkpoint"), "{text}");
         std::fs::write(&file, bytes).unwrap();
     }
+    // One that is too old to know of a setting: it has its default.
     let state = folder.join("epoch-000007/state.json");
+    let mut older: serde_json::Value = serde_json::from_slice(&std::fs::read(&state).unwrap()).unwrap();
+    older["run"]["training"].as_object_mut().unwrap().remove("mixed_precision").unwrap();
+    std::fs::write(&state, older.to_string()).unwrap();
+    let mixed = TrainingConfig { mixed_precision: true, ..config.clone() };
+    let words = "belongs to another run: training.mixed_precision is true here, but false there";
+    assert_eq!(error(&mixed, 11, true, SIZE), format!("{path} {words}"), "the default is another one");
+    let checkpoints = Checkpoints {
+        folder: folder.into(),
+        resume: true,
+        facts: [("window".to_owned(), SIZE.to_string())].into(),
+    };
+    let execution = Execution { checkpoints: Some(checkpoints), ..here() };
+    assert_eq!(execute(config, Augmented(11), execution).unwrap().history.len(), 7, "it goes on");
+
     std::fs::write(&state, r#"{"format": 9, "of": "another shape"}"#).unwrap();
     let text = error(config, 11, true, SIZE);
     assert!(text.contains("state.json") && text.contains('9'), "a newer format: {text}");
@@ -427,7 +442,7 @@ fn mixed_precision_learns_the_same_to_its_digits() {
     let device = Device::flex();
     let run = |mixed: bool, size: f64| {
         let loss = Loss::Sum(vec![(size, Loss::default())]);
-        let config = TrainingConfig { mixed, loss, criterion: Criterion::Loss, ..config(6) };
+        let config = TrainingConfig { mixed_precision: mixed, loss, criterion: Criterion::Loss, ..config(6) };
         device.seed(3);
         let model = UNetConfig { dropout: 0.0, ..tiny() }.init(&device).unwrap();
         train(model, &config, patches(12), patches(4), here()).unwrap().history

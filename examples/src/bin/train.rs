@@ -17,7 +17,7 @@ use examples::train::{
     score_chips, strips, whole,
 };
 use examples::{predict, quicklook};
-use seg_metrics::ScoreHistogram;
+use seg_metrics::{Confusion, ScoreHistogram};
 use unet_burn::burn::train::Interrupter;
 use unet_burn::{
     Bundle, Clipping, Criterion, CrossEntropyLoss, FocalLoss, Layout, PredictorConfig, Recipe, Schedule,
@@ -95,7 +95,7 @@ struct Args {
     accumulate: usize,
     /// Mixed precision: maps of half precision in training, for devices that have it.
     #[arg(long, help_heading = "Optimizer")]
-    mixed: bool,
+    mixed_precision: bool,
     /// Adam's step size.
     #[arg(long, default_value_t = 1e-3, help_heading = "Optimizer")]
     learning_rate: f64,
@@ -271,7 +271,7 @@ impl Args {
             patience: self.patience,
             seed: self.seed,
             workers: self.workers,
-            mixed: self.mixed,
+            mixed_precision: self.mixed_precision,
         }
     }
 
@@ -374,19 +374,13 @@ fn train_scene(args: &Args, devices: &[Chosen], interrupter: &Interrupter) -> Re
     Ok(bundle)
 }
 
-/// Freezes the threshold of the best score on validation: that of the criterion, if it is one that has a best threshold, and
-/// else F0.5, the paper's.
+/// Freezes the threshold of the best score on validation.
 fn choose_threshold(bundle: &mut Bundle, histogram: &ScoreHistogram) -> Result<()> {
-    let criterion = bundle.training.as_ref().map(|record| record.config.criterion).unwrap_or_default();
-    let criterion = match criterion {
-        Criterion::FBeta(_) | Criterion::Iou | Criterion::Mcc => criterion,
-        Criterion::Loss | Criterion::Precision | Criterion::Recall => Criterion::default(),
-    };
-    let best = histogram.best_threshold(|confusion| match criterion {
-        Criterion::Iou => confusion.iou(),
-        Criterion::Mcc => confusion.mcc(),
-        Criterion::FBeta(beta) => confusion.f_beta(beta),
-        Criterion::Loss | Criterion::Precision | Criterion::Recall => None,
+    let record = bundle.training.as_ref().context("a trained model has its record")?;
+    let criterion = record.config.criterion.of_threshold();
+    let best = histogram.best_threshold(|counts: &Confusion| {
+        let Confusion { true_positives, false_positives, false_negatives, true_negatives, .. } = *counts;
+        criterion.score(true_positives, false_positives, false_negatives, true_negatives)
     });
     let (threshold, confusion) =
         best.context("the validation part holds no mine to choose a threshold by")?;

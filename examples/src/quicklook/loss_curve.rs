@@ -59,11 +59,13 @@ pub fn loss_curve(history: &[Epoch], criterion: Criterion, best_epoch: usize) ->
                 (best_epoch, format!("{score:.3} at the threshold {threshold:.3}"))
             });
             let line = Line { name: "validation".into(), color: SCORE, value: score, mark };
+            // Room for the legend below the lowest one.
+            let bottom = (scores.0 - 0.2 * (scores.1 - scores.0)).max(scores.0.min(0.0));
             panel(
                 &lower,
                 history,
                 &criterion.to_string(),
-                with_room(scores.0, scores.1),
+                with_room(bottom, scores.1),
                 SeriesLabelPosition::LowerRight,
                 &[line],
             )?;

@@ -92,7 +92,10 @@ impl ChipFolder {
                 bail!("{} line {}: expected id,split", path.display(), number + 1);
             };
             ensure!(ids.insert(id), "{} line {}: chip {id} is there twice", path.display(), number + 1);
-            let chip = Arc::new(read_chip(folder, id, bands, &definition)?);
+            let chip = read_chip(folder, id, bands, &definition);
+            let chip = Arc::new(chip.with_context(|| {
+                format!("{} line {}: chip {id} cannot be used", path.display(), number + 1)
+            })?);
             match split {
                 "train" => training.push(chip),
                 "val" | "validation" => validation.push(chip),

@@ -17,6 +17,7 @@ use unet_burn::{
 use super::Patches;
 use crate::cli::{Interrupted, check_interrupt, make_folder, progress_bar, write_json};
 use crate::device::{Chosen, gib};
+use crate::predict::geometry;
 
 /// Folder of a run's checkpoint, in its output folder.
 pub const CHECKPOINT: &str = "checkpoint";
@@ -82,7 +83,8 @@ impl Run<'_> {
         if let Some(free) = first.free_bytes() {
             // On the CPU all of them share its memory, and none gets more windows than there are.
             let most = training.len().div_ceil(self.devices.len());
-            check_memory(&self.network, window, &self.training, most, free / self.devices.len() as u64)?;
+            let windows = self.training.batch_size.min(most) * self.devices.len();
+            check_memory(&self.network, window, &self.training, windows, free)?;
         }
         ensure!(validation.any_positive(), "the validation part holds no mine to choose a threshold by");
         device.seed(self.training.seed);
@@ -141,7 +143,7 @@ impl Run<'_> {
         let outcome = outcome.map_err(|error| match error {
             Error::OutOfMemory { .. } => {
                 let batch = self.training.batch_size;
-                let smaller = || windows_below(&self.network, window * 3 / 4).next();
+                let smaller = || geometry(&self.network).ok()?.valid_input_at_most(window * 3 / 4);
                 let smaller = smaller_batch(batch / 2, &self.training)
                     .or_else(|| smaller().map(|size| format!("--window {size}")));
                 anyhow::Error::from(error).context(format!(
@@ -170,26 +172,35 @@ impl Run<'_> {
     }
 }
 
-/// Refuses what the memory cannot hold, with what it can.
+/// Refuses windows that the memory cannot hold at once, with what it can.
 fn check_memory(
     network: &UNetConfig,
     window: usize,
     training: &TrainingConfig,
-    most: usize,
+    windows: usize,
     free: u64,
 ) -> Result<()> {
-    let (batch, each) = (training.batch_size.min(most), training_bytes(network, window)?);
-    let needed = each.saturating_mul(batch as u64);
+    let bytes = |size: usize| -> Result<u64> {
+        let bytes = training_bytes(network, size)?;
+        // The CPU computes halves in single precision, and holds both.
+        Ok(if training.mixed_precision { bytes / 2 * 3 } else { bytes })
+    };
+    let each = bytes(window)?;
+    let needed = each.saturating_mul(windows as u64);
     if needed <= free {
         return Ok(());
     }
-    let fit = usize::try_from(free / each).unwrap_or(batch);
-    let smaller = smaller_batch(fit, training).or_else(|| {
-        let fits = |&size: &usize| training_bytes(network, size).is_ok_and(|bytes| bytes <= free);
-        windows_below(network, window).find(fits).map(|size| format!("--window {size} --batch-size 1"))
-    });
+    let geometry = geometry(network)?;
+    let next = |&size: &usize| geometry.valid_input_at_most(size - 1);
+    let mut smaller_windows = std::iter::successors(geometry.valid_input_at_most(window - 1), next);
+    let fits = |&size: &usize| bytes(size).is_ok_and(|bytes| bytes <= free);
+    let batch_size = training.batch_size;
+    let fit =
+        usize::try_from(u128::from(free) * batch_size as u128 / u128::from(needed)).unwrap_or(batch_size);
+    let smaller = smaller_batch(fit, training)
+        .or_else(|| smaller_windows.find(fits).map(|size| format!("--window {size} --batch-size 1")));
     bail!(
-        "{batch} windows of {window} need about {} of memory to learn from, and {} are free: use {}",
+        "{windows} windows of {window} need about {} of memory to learn from, and {} are free: use {}",
         gib(needed),
         gib(free),
         smaller.unwrap_or_else(|| "fewer --filters".into())
@@ -202,11 +213,6 @@ fn smaller_batch(fit: usize, training: &TrainingConfig) -> Option<String> {
     let size = (1..=fit.min(batch_size - 1)).rev().find(|&size| batch_size.is_multiple_of(size))?;
     let accumulation = accumulation * (batch_size / size);
     Some(format!("--batch-size {size} --accumulate {accumulation} (steps stay as large)"))
-}
-
-/// The sizes that the network takes, the largest below `window` first.
-fn windows_below(network: &UNetConfig, window: usize) -> impl Iterator<Item = usize> {
-    (1..window).rev().filter(|&size| network.output_size(size).is_ok())
 }
 
 /// An epoch in words.
@@ -229,11 +235,10 @@ mod tests {
         let each = training_bytes(&network, 572).unwrap();
         let check = |window: usize, batch_size: usize, free: u64| {
             let training = TrainingConfig { batch_size, accumulation: 3, ..TrainingConfig::default() };
-            check_memory(&network, window, &training, 1000, free)
+            check_memory(&network, window, &training, batch_size, free)
         };
         let words = |batch: usize, free: u64| check(572, batch, free).unwrap_err().to_string();
         assert!(check(572, 4, 4 * each).is_ok(), "just enough");
-        assert!(check(572, 100_000, 1000 * each).is_ok(), "there are no more than 1000");
         let expected = "are free: use --batch-size 2 --accumulate 6 (steps stay as large)";
         assert!(words(4, 3 * each).ends_with(expected), "{}", words(4, 3 * each));
         assert!(words(3, 2 * each).contains("--batch-size 1 --accumulate 9"), "{}", words(3, 2 * each));

@@ -46,16 +46,20 @@ impl Instructions {
 
     /// Those that the variable asks for, else the fastest that this processor has.
     pub(crate) fn chosen() -> Result<Self> {
+        // What the variable said first counts, for whoever asks later.
+        static ASKED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+        let asked = ASKED.get_or_init(|| {
+            let asked = std::env::var_os("UNET_BURN_INSTRUCTIONS").unwrap_or_default();
+            asked.to_string_lossy().into_owned()
+        });
         let available = Self::available();
-        let asked = std::env::var_os("UNET_BURN_INSTRUCTIONS").unwrap_or_default();
-        let asked = asked.to_string_lossy();
         if asked.is_empty() {
             return Ok(available[0]);
         }
-        let found = available.iter().find(|set| set.name().eq_ignore_ascii_case(&asked));
+        let found = available.iter().find(|set| set.name().eq_ignore_ascii_case(asked));
         found.copied().ok_or_else(|| {
             let names: Vec<&str> = available.iter().map(|set| set.name()).collect();
-            Error::Instructions { asked: asked.into_owned(), available: names.join(" ") }
+            Error::Instructions { asked: asked.clone(), available: names.join(" ") }
         })
     }
 

@@ -35,8 +35,9 @@ pub struct TrainingConfig {
     pub workers: usize,
     /// Mixed precision: training computes the convolutions, and keeps the maps between them, in half precision, 16 bits: less
     /// memory and, on devices with units for it, less time. Weights, norms and the loss stay in single precision, and
-    /// validation does. The CPU has no such units: there it takes more of both.
-    pub mixed: bool,
+    /// validation does. Each step waits for one number from the device: whether all gradients are numbers. The CPU has no units
+    /// for halves: there it takes more memory and time.
+    pub mixed_precision: bool,
 }
 
 impl Default for TrainingConfig {
@@ -53,7 +54,7 @@ impl Default for TrainingConfig {
             patience: None,
             seed: 0,
             workers: 1,
-            mixed: false,
+            mixed_precision: false,
         }
     }
 }

@@ -82,9 +82,19 @@ impl Criterion {
         }
     }
 
-    /// The score by counts of pixels; `None` where the denominator is zero, and for the loss.
+    /// The criterion that a threshold is chosen by: this one, if some threshold is its best, and else F0.5, the paper's.
+    #[must_use]
+    pub fn of_threshold(self) -> Self {
+        match self {
+            Self::FBeta(_) | Self::Iou | Self::Mcc => self,
+            Self::Loss | Self::Precision | Self::Recall => Self::default(),
+        }
+    }
+
+    /// The score by counts of pixels, by the formulas above; `None` where the denominator is zero, and for the loss.
+    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts of pixels are far below 2^52")]
-    pub(super) fn score(&self, tp: u64, fp: u64, fn_: u64, tn: u64) -> Option<f64> {
+    pub fn score(&self, tp: u64, fp: u64, fn_: u64, tn: u64) -> Option<f64> {
         let [tp, fp, fn_, tn] = [tp, fp, fn_, tn].map(|count| count as f64);
         let (score, whole) = match *self {
             Self::Loss => return None,
@@ -142,5 +152,15 @@ mod tests {
         }
         assert_eq!(Criterion::default().score(0, 0, 0, 5), None, "no positive at all");
         assert_eq!(Criterion::Loss.score(30, 10, 20, 940), None, "no score by counts");
+    }
+
+    #[test]
+    fn a_threshold_is_chosen_by_what_has_a_best_one() {
+        for name in ["F0.5", "F2", "IoU", "MCC"] {
+            assert_eq!(name.parse::<Criterion>().unwrap().of_threshold().to_string(), name);
+        }
+        for name in ["loss", "precision", "recall"] {
+            assert_eq!(name.parse::<Criterion>().unwrap().of_threshold().to_string(), "F0.5", "{name}");
+        }
     }
 }

@@ -3,7 +3,8 @@
 //! Weights, norms, the loss, the gradients of the weights and the optimizer stay in `f32`. The gradient of a pixel's logit
 //! is a millionth of the loss and less, where halves end at 6e-8, so it is made larger on its way back through the maps, and
 //! the gradients of the weights smaller by as much. Micikevicius et al. look for that factor by trial over many steps; here
-//! it follows from the batch, so that nothing has to be remembered for a run to go on as if it had not stopped.
+//! it follows from the batch, so that nothing has to be remembered for a run to go on as if it had not stopped. Each step waits
+//! for one number from the device, the sum of the sizes of all gradients.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;

@@ -17,9 +17,8 @@ pub(super) struct Trainee {
     pub(super) unet: UNet,
     #[module(skip)]
     pub(super) loss: Loss,
-    /// In mixed precision.
     #[module(skip)]
-    pub(super) mixed: bool,
+    pub(super) mixed_precision: bool,
 }
 
 impl Trainee {
@@ -41,7 +40,7 @@ impl TrainStep for Trainee {
 
     fn step(&self, batch: PatchBatch) -> TrainOutput<Losses> {
         let backward = |losses: Tensor<1>| (losses.mean() * batch.share).backward();
-        if !self.mixed {
+        if !self.mixed_precision {
             let losses = self.losses(&batch, self.logits(&batch, FloatDType::F32));
             return TrainOutput::new(self, backward(losses.clone()), Losses(losses));
         }
