@@ -395,6 +395,10 @@ mod tests {
                                 below.is_none_or(|below| simulate(&config, below).is_some()),
                                 "{below:?} is named below {input}"
                             );
+                            let between = below.map_or(1, |below| below + 1)..above;
+                            assert!(between.contains(&input), "{below:?} and {above} are around {input}");
+                            let nearer = between.into_iter().find(|&size| simulate(&config, size).is_some());
+                            assert_eq!(nearer, None, "{below:?} and {above} are the nearest to {input}");
                         }
                         Err(other) => panic!("{other}"),
                     }

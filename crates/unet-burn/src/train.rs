@@ -274,6 +274,19 @@ fn shape(model: &UNet, patches: &impl PatchSet, split: &'static str) -> Result<S
     Ok(Shape { image: patch.image.dim(), truth: output })
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_an_error_of_its_own() {
+        let lack = failed("Buffer error: out of device memory allocating 1073741824 bytes".into());
+        assert!(matches!(lack, Error::OutOfMemory { .. }), "{lack}");
+        let other = failed("the checkpoint was lost".into());
+        assert_eq!(other.to_string(), "training stopped: the checkpoint was lost");
+    }
+}
+
 /// The first error of any thread.
 #[derive(Clone, Default)]
 struct Failure(Arc<Mutex<Option<Error>>>);

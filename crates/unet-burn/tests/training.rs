@@ -213,13 +213,15 @@ fn training_learns_is_repeatable_and_survives_its_bundle() {
 }
 
 #[test]
-fn a_cosine_goes_on_where_it_was() {
+fn a_cosine_in_mixed_precision_goes_on_where_it_was() {
     let _turn = alone();
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = |name: &str, resume: bool| {
         Some(Checkpoints { folder: folder.path().join(name), resume, facts: BTreeMap::new() })
     };
-    let config = TrainingConfig { schedule: Schedule::Cosine { floor: 1e-5 }, ..config(4) };
+    // In mixed precision, which keeps nothing from step to step.
+    let config =
+        TrainingConfig { schedule: Schedule::Cosine { floor: 1e-5 }, mixed_precision: true, ..config(4) };
     let whole =
         execute(&config, Augmented(11), Execution { checkpoints: checkpoints("whole", false), ..here() })
             .unwrap();

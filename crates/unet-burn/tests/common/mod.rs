@@ -21,7 +21,7 @@ pub(crate) fn uniform(name: &str, count: usize) -> impl Iterator<Item = f64> {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding is meant")]
-pub(crate) fn single(value: f64) -> f32 {
+fn single(value: f64) -> f32 {
     value as f32
 }
 

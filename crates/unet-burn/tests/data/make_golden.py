@@ -209,9 +209,18 @@ def pass_and_gradients(c, shape, dtype):
 
 def training():
     cases = []
-    for layout in ("asm_map", "seed", "vanilla", "residual"):
-        for padding, up, sizes in (("valid", "upsample", ((52, 56), (56, 52))), ("same", "transposed", ((16, 12),))):
-            c = config(layout, padding, up, dropout=0.0)
+    for layout, others in (
+        ("asm_map", [("valid", "transposed", 3, ((52, 56), (56, 52)))]),
+        ("seed", [("valid", "upsample", 5, ((88, 92), (92, 88), (92, 92)))]),
+        ("vanilla", [("same", "upsample", 7, ((16, 12), (12, 16)))]),
+        ("residual", [("same", "upsample", 3, ((16, 12), (12, 16)))]),
+    ):
+        for padding, up, kernel, sizes in [
+            ("valid", "upsample", 3, ((52, 56), (56, 52))),
+            ("same", "transposed", 3, ((16, 12), (12, 16))),
+            *others,
+        ]:
+            c = config(layout, padding, up, kernel=kernel, dropout=0.0)
             for height, width in sizes:
                 shape = (2, c["in_channels"], height, width)
                 x, loss, gradients = pass_and_gradients(c, shape, torch.float64)
