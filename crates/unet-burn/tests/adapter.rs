@@ -115,6 +115,7 @@ fn small() -> UNetConfig {
 }
 
 /// Counts of two bands, brighter in the upper half, and two classes, as scenes give them.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts below 5,000")]
 fn patch(index: usize) -> Patch {
     let output = small().output_size(28).unwrap();
     let noise: Vec<f64> = uniform(&format!("patch {index}"), 2 * 28 * 28).collect();
@@ -128,7 +129,7 @@ fn patch(index: usize) -> Patch {
             bands,
             scales: vec![Scale { low: 1000.0, high: 5000.5 }; 2],
             classes: Some(Classes {
-                map: Array2::from_shape_fn((28, 28), |(row, col)| ((row + col + index) % 2 * 2) as u8),
+                map: Array2::from_shape_fn((28, 28), |(row, col)| [0, 2][(row + col + index) % 2]),
                 one_hot: vec![0, 2],
             }),
             photometric: Photometric { contrast: 1.1, brightness: -0.05 },
