@@ -72,9 +72,13 @@ fn guarded(
     stop: impl Fn() + Send + 'static,
     program: impl FnOnce() -> Result<()>,
 ) -> ExitCode {
-    // burn's loop logs the errors that it gives back as well.
-    let level =
-        if quiet { "error,burn_train=off" } else { "warn,burn_train=off,examples=info,demo=info,train=info" };
+    // burn's loop logs the errors that it gives back as well, and cubecl each kernel that went without memory.
+    let level = match quiet {
+        true => "error,burn_train=off",
+        false => {
+            "warn,burn_train=off,cubecl_runtime=error,cubecl_wgpu=error,examples=info,demo=info,train=info"
+        }
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)

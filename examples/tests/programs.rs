@@ -288,6 +288,30 @@ fn numbers(path: &Path) -> Vec<Vec<f64>> {
 const TINY: [&str; 6] = ["--window", "76", "--levels", "2", "--filters", "2"];
 
 #[test]
+fn a_run_with_smaller_batches_than_were_asked_for_goes_on_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = chips(folder.path());
+    let out = folder.path().join("out");
+    let train = |options: &[&str]| {
+        let mut command = program("train");
+        command.arg(&data).arg("--out").arg(&out).args(TINY).args(["--patches", "8", "--keep-checkpoint"]);
+        command.args(options);
+        command
+    };
+    let output = run(&mut train(&["--batch-size", "2", "--accumulate", "4", "--epochs", "1"]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let more = ["--batch-size", "8", "--epochs", "2", "--resume", "--plain"];
+    fails(&mut train(&more), &["belongs to another run: training."]);
+    let output = run(train(&more).arg("--smaller-batches"));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("goes on after epoch 1"), "{text}");
+    let model: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("model.json")).unwrap()).unwrap();
+    let config = &model["training"]["config"];
+    assert_eq!((&config["batch_size"], &config["accumulation"]), (&2.into(), &4.into()), "{config}");
+}
+
+#[test]
 fn a_killed_training_run_goes_on_to_the_same_model() {
     let folder = tempfile::tempdir().unwrap();
     let data = chips(folder.path());

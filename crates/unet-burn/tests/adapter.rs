@@ -13,9 +13,9 @@ use common::{filled, image, relative_error, uniform, values};
 use ndarray::{Array2, Array3, Array4};
 use unet_burn::burn::data::dataset::InMemDataset;
 use unet_burn::burn::tensor::wgpu::WgpuBackend;
-use unet_burn::burn::tensor::{Device, FloatDType};
+use unet_burn::burn::tensor::{Device, FloatDType, Tensor};
 use unet_burn::{
-    Classes, Criterion, Execution, IGNORE_INDEX, Image, Layout, PackedBatch, Patch, Photometric,
+    Classes, Criterion, Error, Execution, IGNORE_INDEX, Image, Layout, PackedBatch, Patch, Photometric,
     PredictorConfig, RawImage, Scale, TrainingConfig, UNetConfig, train,
 };
 
@@ -174,4 +174,34 @@ fn it_learns_what_the_cpu_learns() {
     for (ours, cpu) in losses(&device, true).iter().zip(&cpu) {
         assert!((ours / cpu - 1.0).abs() < 0.02, "in mixed precision {ours} and {cpu}");
     }
+}
+
+/// Where one buffer cannot hold the images (1.1 GB, made of 2.7 MB on the device), that is what training says.
+#[test]
+fn a_lack_of_memory_has_its_name() {
+    let Some(device) = adapter() else { return };
+    const SIDE: usize = 1172;
+    let network = UNetConfig { in_channels: 201, ..small() };
+    let output = network.output_size(SIDE).unwrap();
+    let patch = Patch {
+        name: "large".into(),
+        image: Image::Raw(RawImage {
+            bands: Array3::from_elem((1, SIDE, SIDE), 3000),
+            scales: vec![Scale { low: 1000.0, high: 5000.0 }],
+            classes: Some(Classes { map: Array2::zeros((SIDE, SIDE)), one_hot: (0..200).collect() }),
+            photometric: Photometric::default(),
+        }),
+        truth: Array2::from_shape_fn((output, output), |(row, _)| u8::from(row < output / 2)),
+    };
+    let patches = || InMemDataset::new(vec![patch.clone()]);
+    let config =
+        TrainingConfig { epochs: 1, batch_size: 1, criterion: Criterion::Loss, ..TrainingConfig::default() };
+    let model = network.init(&device).unwrap();
+    match train(model, &config, patches(), patches(), Execution::on(&device)) {
+        Err(Error::OutOfMemory { .. }) => {}
+        Ok(_) => say("skipped: the graphics adapter holds 1.1 GB in one buffer"),
+        Err(error) => panic!("{error}"),
+    }
+    let eight = Tensor::<1>::ones([8], &device).sum().try_into_scalar::<f32>();
+    assert!(eight.is_ok_and(|sum| sum == 8.0), "the adapter serves again");
 }

@@ -135,6 +135,7 @@ fn demo(args: &Args, interrupter: &Interrupter) -> Result<()> {
                 seed: args.seed,
                 ..TrainingConfig::default()
             },
+            smaller_batches: false,
             recipe,
             sources: vec![product.clone()],
             devices: std::slice::from_ref(&device),

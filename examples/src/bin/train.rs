@@ -93,6 +93,10 @@ struct Args {
     /// Batches whose gradients are averaged for a step.
     #[arg(long, default_value_t = 1, help_heading = "Optimizer")]
     accumulate: usize,
+    /// Halves the batches until the memory holds them, and averages the gradients of twice as many: steps stay as large,
+    /// but batch norm sees fewer patches at once.
+    #[arg(long, help_heading = "Optimizer")]
+    smaller_batches: bool,
     /// Mixed precision: maps of half precision in training, for devices that have it.
     #[arg(long, help_heading = "Optimizer")]
     mixed_precision: bool,
@@ -322,6 +326,7 @@ fn train_chips(args: &Args, devices: &[Chosen], interrupter: &Interrupter) -> Re
     let run = Run {
         network,
         training: args.training(),
+        smaller_batches: args.smaller_batches,
         recipe: chips.recipe.clone(),
         sources: vec![args.data.display().to_string()],
         devices,
@@ -355,6 +360,7 @@ fn train_scene(args: &Args, devices: &[Chosen], interrupter: &Interrupter) -> Re
     let keep = Some(args.keep(&recipe, &sampler, data));
     let run = Run {
         training: args.training(),
+        smaller_batches: args.smaller_batches,
         recipe,
         sources: vec![product],
         devices,

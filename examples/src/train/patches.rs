@@ -12,6 +12,7 @@ use unet_burn::{IGNORE_INDEX, Image, Patch, PatchSet, Photometric, UNetConfig};
 use super::Source;
 
 /// A rectangle of labelled pixels that patches may be cut for.
+#[derive(Clone)]
 pub struct Region {
     /// The image.
     pub source: Arc<dyn Source>,
@@ -57,6 +58,7 @@ pub enum Draw {
 }
 
 /// Patches of some regions: random ones, another for each epoch and index, or those of a grid over all regions.
+#[derive(Clone)]
 pub struct Patches {
     regions: Vec<Region>,
     input: usize,
@@ -64,6 +66,7 @@ pub struct Patches {
     items: Items,
 }
 
+#[derive(Clone)]
 enum Items {
     /// With the positive pixels of each region.
     Random(Sampler, Vec<Vec<(usize, usize)>>),

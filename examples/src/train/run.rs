@@ -28,6 +28,8 @@ pub struct Run<'a> {
     pub network: UNetConfig,
     /// The settings.
     pub training: TrainingConfig,
+    /// Halves the batches until the memory holds them; gradients of as many more are averaged, so that steps stay as large.
+    pub smaller_batches: bool,
     /// What the channels are.
     pub recipe: Recipe,
     /// Where the patches came from.
@@ -76,27 +78,116 @@ impl Keep {
 
 impl Run<'_> {
     /// Trains and puts the result into a bundle that has no threshold yet.
-    pub fn train(self, training: Patches, validation: Patches) -> Result<Bundle> {
+    pub fn train(mut self, training: Patches, validation: Patches) -> Result<Bundle> {
         let first = self.devices.first().context("a run needs a device")?;
-        let Chosen { device, name, .. } = first;
-        let window = training.window();
-        if let Some(free) = first.free_bytes() {
-            // On the CPU all of them share its memory, and none gets more windows than there are.
-            let most = training.len().div_ceil(self.devices.len());
-            let windows = self.training.batch_size.min(most) * self.devices.len();
-            check_memory(&self.network, window, &self.training, windows, free)?;
-        }
         ensure!(validation.any_positive(), "the validation part holds no mine to choose a threshold by");
-        device.seed(self.training.seed);
-        let model = self.network.init(device)?;
+        self.go_on_as_begun()?;
+        while let Err(error) = self.check_memory(first, &training) {
+            self.take_smaller_batches().ok_or(error)?;
+        }
         if let Some(keep) = &self.keep {
             make_folder(&keep.folder)?;
         }
+        let Trained { model, history, best_epoch, interrupted, waited } = loop {
+            let error = match self.attempt(first, training.clone(), validation.clone()) {
+                Ok(trained) => break trained,
+                Err(error) => error,
+            };
+            // An epoch that is done was of batches that fitted: with more memory the run goes on.
+            if !matches!(error.downcast_ref(), Some(Error::OutOfMemory { .. })) || self.begun()?.is_some() {
+                return Err(error);
+            }
+            self.take_smaller_batches().ok_or_else(|| error.context(self.advice(training.window())))?;
+        };
+        if interrupted {
+            return Err(Interrupted.into());
+        }
+        tracing::info!(
+            "epoch {best_epoch} was the best; the device waited {:.1} s for patches",
+            waited.as_secs_f64()
+        );
+        let record = TrainingRecord {
+            config: self.training,
+            history,
+            best_epoch,
+            sources: self.sources,
+            device: first.name.clone(),
+        };
+        Ok(Bundle { model, recipe: self.recipe, threshold: None, training: Some(record) })
+    }
+
+    fn check_memory(&self, device: &Chosen, training: &Patches) -> Result<()> {
+        let Some(free) = device.free_bytes() else { return Ok(()) };
+        // On the CPU all of them share its memory, and none gets more windows than there are.
+        let most = training.len().div_ceil(self.devices.len());
+        let windows = self.training.batch_size.min(most) * self.devices.len();
+        check_memory(&self.network, training.window(), &self.training, windows, free)
+    }
+
+    /// The settings of the run that left its checkpoint where this one keeps its own.
+    fn begun(&self) -> Result<Option<TrainingConfig>> {
+        Ok(self.checkpoints().map_or(Ok(None), |checkpoints| checkpoints.settings())?)
+    }
+
+    /// A run that was begun with smaller batches than were asked for goes on with them.
+    fn go_on_as_begun(&mut self) -> Result<()> {
+        if !self.smaller_batches || self.keep.as_ref().is_none_or(|keep| !keep.resume) {
+            return Ok(());
+        }
+        let size = |settings: &TrainingConfig| settings.batch_size * settings.accumulation;
+        if let Some(begun) = self.begun()?.filter(|begun| size(begun) == size(&self.training)) {
+            self.training.batch_size = begun.batch_size;
+            self.training.accumulation = begun.accumulation;
+        }
+        Ok(())
+    }
+
+    /// Halves the batches, if the run may.
+    fn take_smaller_batches(&mut self) -> Option<()> {
+        let batch = self.training.batch_size;
+        let (size, accumulation) =
+            smaller_batch(batch / 2, &self.training).filter(|_| self.smaller_batches)?;
+        tracing::warn!(
+            "batches of {batch} are too large: going on with --batch-size {size} --accumulate {accumulation}"
+        );
+        self.training.batch_size = size;
+        self.training.accumulation = accumulation;
+        Some(())
+    }
+
+    /// What to do about batches that are too large for a device that does not tell what it has free.
+    fn advice(&self, window: usize) -> String {
+        let batch = self.training.batch_size;
+        let smaller = || geometry(&self.network).ok()?.valid_input_at_most(window * 3 / 4);
+        let smaller = smaller_batch(batch / 2, &self.training)
+            .map(in_words)
+            .or_else(|| smaller().map(|size| format!("--window {size}")));
+        let smaller = smaller.unwrap_or_else(|| "fewer --filters".into());
+        format!("{batch} windows of {window} do not fit into the device: try {smaller}")
+    }
+
+    fn checkpoints(&self) -> Option<Checkpoints> {
+        self.keep.as_ref().map(|keep| Checkpoints {
+            folder: keep.folder.join(CHECKPOINT),
+            resume: keep.resume,
+            facts: keep.facts.clone(),
+        })
+    }
+
+    /// One go at the training.
+    fn attempt(&self, device: &Chosen, training: Patches, validation: Patches) -> Result<Trained> {
+        // The attempt before stopped it.
+        self.interrupter.reset();
+        check_interrupt()?;
+        device.device.memory_cleanup();
+        device.device.seed(self.training.seed);
+        let model = self.network.init(&device.device)?;
         let steps = self.training.epochs * training.len();
         let bar = progress_bar(self.display != Display::Plain, steps, "train");
         let (shown, per_epoch, keep, criterion) =
             (bar.clone(), training.len(), self.keep.clone(), self.training.criterion);
-        let say = move |line: String| match self.display {
+        let display = self.display;
+        let say = move |line: String| match display {
             Display::Plain => shown.suspend(|| tracing::info!("{line}")),
             Display::Quiet | Display::Dashboard => {}
         };
@@ -119,18 +210,13 @@ impl Run<'_> {
             }
             _ => {}
         };
-        let renderer = (self.display == Display::Dashboard).then(|| -> Box<dyn MetricsRenderer> {
+        let renderer = (display == Display::Dashboard).then(|| -> Box<dyn MetricsRenderer> {
             Box::new(TuiMetricsRendererWrapper::new(self.interrupter.clone(), None))
-        });
-        let checkpoints = self.keep.as_ref().map(|keep| Checkpoints {
-            folder: keep.folder.join(CHECKPOINT),
-            resume: keep.resume,
-            facts: keep.facts.clone(),
         });
         let execution = Execution {
             devices: self.devices.iter().map(|chosen| chosen.device.clone()).collect(),
             interrupter: self.interrupter.clone(),
-            checkpoints,
+            checkpoints: self.checkpoints(),
             renderer,
             progress: Box::new(progress),
         };
@@ -140,35 +226,7 @@ impl Run<'_> {
             return Err(error);
         }
         check_interrupt()?;
-        let outcome = outcome.map_err(|error| match error {
-            Error::OutOfMemory { .. } => {
-                let batch = self.training.batch_size;
-                let smaller = || geometry(&self.network).ok()?.valid_input_at_most(window * 3 / 4);
-                let smaller = smaller_batch(batch / 2, &self.training)
-                    .or_else(|| smaller().map(|size| format!("--window {size}")));
-                anyhow::Error::from(error).context(format!(
-                    "{batch} windows of {window} do not fit into the device: try {}",
-                    smaller.unwrap_or_else(|| "fewer --filters".into())
-                ))
-            }
-            error => error.into(),
-        });
-        let Trained { model, history, best_epoch, interrupted, waited } = outcome?;
-        if interrupted {
-            return Err(Interrupted.into());
-        }
-        tracing::info!(
-            "epoch {best_epoch} was the best; the device waited {:.1} s for patches",
-            waited.as_secs_f64()
-        );
-        let record = TrainingRecord {
-            config: self.training,
-            history,
-            best_epoch,
-            sources: self.sources,
-            device: name.clone(),
-        };
-        Ok(Bundle { model, recipe: self.recipe, threshold: None, training: Some(record) })
+        Ok(outcome?)
     }
 }
 
@@ -198,6 +256,7 @@ fn check_memory(
     let fit =
         usize::try_from(u128::from(free) * batch_size as u128 / u128::from(needed)).unwrap_or(batch_size);
     let smaller = smaller_batch(fit, training)
+        .map(in_words)
         .or_else(|| smaller_windows.find(fits).map(|size| format!("--window {size} --batch-size 1")));
     bail!(
         "{windows} windows of {window} need about {} of memory to learn from, and {} are free: use {}",
@@ -207,12 +266,15 @@ fn check_memory(
     )
 }
 
-/// Smaller batches, of up to so many windows, whose steps are as large as those that were asked for.
-fn smaller_batch(fit: usize, training: &TrainingConfig) -> Option<String> {
+/// Size and number of smaller batches, of up to so many windows, whose steps are as large as those that were asked for.
+fn smaller_batch(fit: usize, training: &TrainingConfig) -> Option<(usize, usize)> {
     let TrainingConfig { batch_size, accumulation, .. } = *training;
     let size = (1..=fit.min(batch_size - 1)).rev().find(|&size| batch_size.is_multiple_of(size))?;
-    let accumulation = accumulation * (batch_size / size);
-    Some(format!("--batch-size {size} --accumulate {accumulation} (steps stay as large)"))
+    Some((size, accumulation * (batch_size / size)))
+}
+
+fn in_words((size, accumulation): (usize, usize)) -> String {
+    format!("--batch-size {size} --accumulate {accumulation} (steps stay as large)")
 }
 
 /// An epoch in words.
@@ -246,5 +308,32 @@ mod tests {
         let size: usize = text.split("--window ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
         assert!(check(size, 1, each / 2).is_ok() && size > 380, "{text}");
         assert!(words(1, 1000).ends_with("use fewer --filters"), "{}", words(1, 1000));
+    }
+
+    #[test]
+    fn batches_are_halved_and_steps_stay_as_large() {
+        let interrupter = Interrupter::new();
+        let recipe = Recipe { channels: Vec::new(), resolution_m: 10.0, normalization: String::new() };
+        let run = |batch_size: usize, smaller_batches: bool| Run {
+            network: UNetConfig::default(),
+            training: TrainingConfig { batch_size, accumulation: 3, ..TrainingConfig::default() },
+            smaller_batches,
+            recipe: recipe.clone(),
+            sources: Vec::new(),
+            devices: &[],
+            interrupter: &interrupter,
+            display: Display::Quiet,
+            keep: None,
+        };
+        assert!(run(8, false).take_smaller_batches().is_none(), "only if it may");
+        for (asked, halved) in [(8, vec![4, 2, 1]), (6, vec![3, 1]), (5, vec![1]), (1, vec![])] {
+            let mut run = run(asked, true);
+            let mut sizes = Vec::new();
+            while run.take_smaller_batches().is_some() {
+                sizes.push(run.training.batch_size);
+                assert_eq!(run.training.batch_size * run.training.accumulation, 3 * asked, "a step");
+            }
+            assert_eq!(sizes, halved, "of {asked}");
+        }
     }
 }

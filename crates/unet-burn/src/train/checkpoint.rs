@@ -86,26 +86,30 @@ impl Checkpoints {
             .map(|(_, path)| path))
     }
 
+    /// The settings of the run that left its checkpoint here, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`], [`Error::Checkpoint`] and [`Error::Version`] for a checkpoint that cannot be read.
+    pub fn settings(&self) -> Result<Option<TrainingConfig>> {
+        let Some(path) = self.latest()? else { return Ok(None) };
+        let settings = TrainingConfig::deserialize(&state(&path)?.run["training"]);
+        let broken = |error: serde_json::Error| Error::Checkpoint {
+            path: path.join(STATE),
+            message: error.to_string(),
+        };
+        settings.map(Some).map_err(broken)
+    }
+
     /// The state to go on from; `None` to begin.
     pub(super) fn open(&self, run: &Identity<'_>) -> Result<Option<Checkpoint>> {
         let Some(path) = self.latest()? else { return Ok(None) };
         if !self.resume {
             return Err(Error::CheckpointExists { path });
         }
-        let read = |name: &str| {
-            let path = path.join(name);
-            fs::read(&path).map_err(|source| Error::Read { path, source })
-        };
+        let read = |name: &str| read(&path.join(name));
         let broken = |name: &str, message: String| Error::Checkpoint { path: path.join(name), message };
-        let state: Value =
-            serde_json::from_slice(&read(STATE)?).map_err(|error| broken(STATE, error.to_string()))?;
-        // Before all else: a newer format may have other fields.
-        let found = state.get("format").and_then(Value::as_u64).unwrap_or(0);
-        if found > u64::from(FORMAT) {
-            let found = u32::try_from(found).unwrap_or(u32::MAX);
-            return Err(Error::Version { path: path.join(STATE), found, known: FORMAT });
-        }
-        let state: State = serde_json::from_value(state).map_err(|error| broken(STATE, error.to_string()))?;
+        let state = state(&path)?;
         let here = to_value(run).map_err(|error| broken(STATE, error.to_string()))?;
         let free = free_to_change(run.training);
         let mut there = state.run;
@@ -159,6 +163,24 @@ impl Checkpoints {
         }
         Ok(())
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|source| Error::Read { path: path.into(), source })
+}
+
+fn state(checkpoint: &Path) -> Result<State> {
+    let path = checkpoint.join(STATE);
+    let broken =
+        |error: serde_json::Error| Error::Checkpoint { path: path.clone(), message: error.to_string() };
+    let state: Value = serde_json::from_slice(&read(&path)?).map_err(broken)?;
+    // Before all else: a newer format may have other fields.
+    let found = state.get("format").and_then(Value::as_u64).unwrap_or(0);
+    if found > u64::from(FORMAT) {
+        let found = u32::try_from(found).unwrap_or(u32::MAX);
+        return Err(Error::Version { path, found, known: FORMAT });
+    }
+    serde_json::from_value(state).map_err(broken)
 }
 
 /// A folder's name has reached the disk once the folder above is synced; other systems than Unix do not let us.
