@@ -112,15 +112,23 @@ mod tests {
     }
 
     fn assert_near([single, mixed]: [Vec<Vec<f32>>; 2], tolerance: f64) {
-        assert!(single.len() == mixed.len() && single.len() > 20, "{} tensors", single.len());
+        let norm = |values: &mut dyn Iterator<Item = f32>| {
+            values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+        };
+        let sizes: Vec<_> = single.iter().map(|values| norm(&mut values.iter().copied())).collect();
+        let largest = sizes.iter().copied().fold(0.0, f64::max);
+        let mut compared = 0;
         for (index, (single, mixed)) in single.iter().zip(&mixed).enumerate() {
-            let norm = |values: &mut dyn Iterator<Item = f32>| {
-                values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
-            };
-            let size = norm(&mut single.iter().copied());
-            let off = norm(&mut single.iter().zip(mixed).map(|(a, b)| a - b)) / size;
-            assert!(size > 0.0 && off < tolerance, "tensor {index}: off by {off} of {size}");
+            let (size, off) = (sizes[index], norm(&mut single.iter().zip(mixed).map(|(a, b)| a - b)));
+            // A norm takes the bias before it away: what is left of its gradient is rounding.
+            if size > 1e-5 * largest {
+                assert!(off < tolerance * size, "tensor {index}: off by {off} of {size}");
+                compared += 1;
+            } else {
+                assert!(off < tolerance * largest, "tensor {index}: off by {off} of nothing");
+            }
         }
+        assert!(compared > 20, "{compared} tensors");
     }
 
     /// Makes convolutions means: with positive maps, no ReLU cuts, and no rounding makes one do so.
@@ -134,6 +142,45 @@ mod tests {
                 (rows.clone() / rows.sum_dim(1)).reshape(shape)
             })
         }
+    }
+
+    /// Makes norms give 3 ± 1, of which a ReLU cuts little.
+    #[derive(Default)]
+    struct Lifted(Vec<String>);
+
+    impl ModuleMapper for Lifted {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.0.push(name.into());
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.pop();
+        }
+
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            match self.0.last().map(String::as_str) {
+                Some("gamma") => param.map(|values| values * 0.0 + 1.0),
+                Some("beta") => param.map(|values| values * 0.0 + 3.0),
+                _ => param,
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_by_halves_come_through_norms() {
+        let device = Device::flex();
+        device.seed(3);
+        let config = UNetConfig { in_channels: 2, levels: 1, filters: 4, dropout: 0.0, ..UNetConfig::seed() };
+        let model = config.init(&device).unwrap().map(&mut Lifted::default());
+        let device = device.autodiff();
+        let model = model.to_device(&device).train();
+        let images = Tensor::random([2, 2, 60, 60], Distribution::Uniform(-1.0, 1.0), &device);
+        let gradient = Tensor::random([2, 1, 44, 44], Distribution::Default, &device.clone().inner());
+        let (gradients, passes) = both(&model, &images, &(gradient * 1e-9));
+        // Of values around 3 that are 2⁻⁹ apart and spread by 1, two change places in some windows of pooling, and some change
+        // sign behind the up-convolution, which has no norm: in a hundredth of all, their gradient goes another way, √0.01.
+        assert_near(gradients, 0.2);
+        assert_eq!(passes, 1, "the factor fits");
     }
 
     #[test]
