@@ -4,8 +4,9 @@
 
 First the tests of unet-burn that look for a card run, and the probabilities of the card are compared with those of the CPU; then rows are
 measured, ours and PyTorch's in turn: in single precision beside TF32, and with halves (mixed precision in training) beside AMP.
-OUT.json gets a line for each: medians in seconds, ratio = PyTorch / ours, null where there is no PyTorch with CUDA. `--small`
-tries all of it with a small network, for any adapter.
+OUT.json gets a line for each: medians in seconds, ratio = PyTorch / ours, null where there is no PyTorch with CUDA; the largest
+memory of the processes on the host and, by nvidia-smi, of the whole card, in MB. `--small` tries all of it with a small network,
+for any adapter.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -28,11 +30,37 @@ def command(*words):
     return subprocess.run([str(word) for word in words], check=True, text=True, stdout=subprocess.PIPE).stdout
 
 
-def card():
+def asked(field):
+    """What nvidia-smi says of the first card; None without one."""
     try:
-        return command("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader").strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "no NVIDIA card"
+        return command("nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits").splitlines()[0].strip()
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return None
+
+
+def measured(*words):
+    """What it prints, and the largest memory on the host and on the card meanwhile, in MB.
+
+    A process in between starts it: a started process counts the memory of the one that it comes from as its own.
+    """
+    between = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+               "print('\\n', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    used, done = [], threading.Event()
+
+    def watch():
+        while (now := asked("memory.used")) is not None:
+            used.append(int(now))
+            if done.wait(0.2):
+                break
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        printed, _, kilobytes = command(sys.executable, "-c", between, *words).rstrip().rpartition("\n")
+    finally:
+        done.set()
+        watcher.join()
+    return printed, int(kilobytes) * 1024 // 10**6, max(used, default=None)
 
 
 class Bench:
@@ -53,7 +81,8 @@ class Bench:
             print("PyTorch with CUDA and safetensors are not here: the peer's cells stay empty", file=sys.stderr)
 
     def write(self, **row):
-        line = json.dumps(row | {"device": self.device, "adapter": self.adapter, "card": card()})
+        card = asked("name,driver_version")
+        line = json.dumps(row | {"device": self.device, "adapter": self.adapter, "card": card})
         print(line)
         print(line, file=self.out, flush=True)
 
@@ -63,7 +92,8 @@ class Bench:
         return folder
 
     def peer(self, what, folder, mode):
-        return float(command(sys.executable, self.pack / "benches/peers/network.py", what, folder, 8, mode))
+        printed, *memory = measured(sys.executable, self.pack / "benches/peers/network.py", what, folder, 8, mode)
+        return float(printed), *memory
 
     def self_test(self):
         """The tests of unet-burn that look for a card."""
@@ -93,19 +123,27 @@ class Bench:
                 sys.exit(f"the card's probabilities differ by {off}")
 
     def row(self, what, mode, goal, folder, ours, size):
-        """Ours and PyTorch's in turn, three times."""
+        """Ours and PyTorch's in turn, three times: seconds, and memory on the host and on the card."""
         pairs = [(ours(), self.peer(what, folder, mode) if self.cuda else None) for _ in range(3)]
-        mine, theirs = zip(*pairs)
-        mine, theirs = float(numpy.median(mine)), float(numpy.median(theirs)) if self.cuda else None
+
+        def summary(runs):
+            seconds, host, card = zip(*runs)
+            return float(numpy.median(seconds)), max(host), max(card) if None not in card else None
+
+        (mine, *memory), (theirs, *their_memory) = (summary(side) if None not in side else [None] for side in zip(*pairs))
         self.write(row=f"gpu-{what}", mode=mode, ours=mine, peer=theirs, ratio=theirs / mine if theirs else None, goal=goal,
-                   size=size)
+                   memory=memory, peer_memory=their_memory, size=size)
 
     def network(self, what, mode):
         folder = self.model("network", *self.sizes)
         size, batch, channels, filters = self.sizes
         halves = ["mixed"] if mode == "amp" else []
-        self.row(what, mode, 0.5, folder, lambda: float(command(self.speed, what, folder, self.device, *halves)),
-                 f"{batch} x {channels} x {size}^2, {filters} filters")
+
+        def ours():
+            printed, *memory = measured(self.speed, what, folder, self.device, *halves)
+            return float(printed), *memory
+
+        self.row(what, mode, 0.5, folder, ours, f"{batch} x {channels} x {size}^2, {filters} filters")
 
     def scene(self, mode):
         try:
@@ -121,9 +159,9 @@ class Bench:
         def ours():
             halves = ["--half"] if mode == "amp" else []
             start = time.perf_counter()
-            command(self.predict, folder / "scene", "--model", folder, "--out", folder / "maps", "--device", self.device, "--quiet",
-                    *halves)
-            return time.perf_counter() - start
+            _, *memory = measured(self.predict, folder / "scene", "--model", folder, "--out", folder / "maps", "--device", self.device, "--quiet",
+                                  *halves)
+            return time.perf_counter() - start, *memory
 
         self.row("scene", mode, 1.0, folder, ours, f"{self.scene_side}^2, {self.sizes[3]} filters, from stack to map")
 
@@ -141,17 +179,13 @@ if __name__ == "__main__":
         bench.self_test()
         for filters in (16, int(bench.sizes[3])):
             bench.parity(filters)
-        for row, *arguments in (
-            (bench.network, "forward", "tf32"),
-            (bench.network, "step", "tf32"),
-            (bench.scene, "tf32"),
-            (bench.network, "forward", "amp"),
-            (bench.network, "step", "amp"),
-            (bench.scene, "amp"),
-        ):
-            try:
-                row(*arguments)
-            except subprocess.CalledProcessError as error:
-                print(f"a row is missing: {error}", file=sys.stderr)
-                failed.append(error)
+        if not bench.halves:
+            print("the card has no halves: rows with them are left out", file=sys.stderr)
+        for mode in ["tf32", "amp"][: 1 + bench.halves]:
+            for row, *what in (bench.network, "forward"), (bench.network, "step"), (bench.scene,):
+                try:
+                    row(*what, mode)
+                except subprocess.CalledProcessError as error:
+                    print(f"a row is missing: {error}", file=sys.stderr)
+                    failed.append(error)
     sys.exit(1 if failed else 0)

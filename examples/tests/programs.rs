@@ -294,8 +294,8 @@ fn a_run_with_smaller_batches_than_were_asked_for_goes_on_with_them() {
     let out = folder.path().join("out");
     let train = |options: &[&str]| {
         let mut command = program("train");
-        command.arg(&data).arg("--out").arg(&out).args(TINY).args(["--patches", "8", "--keep-checkpoint"]);
-        command.args(options);
+        command.arg(&data).arg("--out").arg(&out).args(TINY).args(options);
+        command.args(["--patches", "8", "--keep-checkpoint", "--loss", "focal,dice"]);
         command
     };
     let output = run(&mut train(&["--batch-size", "2", "--accumulate", "4", "--epochs", "1"]));
@@ -309,6 +309,8 @@ fn a_run_with_smaller_batches_than_were_asked_for_goes_on_with_them() {
         serde_json::from_slice(&fs::read(out.join("model.json")).unwrap()).unwrap();
     let config = &model["training"]["config"];
     assert_eq!((&config["batch_size"], &config["accumulation"]), (&2.into(), &4.into()), "{config}");
+    let sum = &config["loss"]["sum"];
+    assert!(sum[0][1].get("focal").is_some() && sum[1][1].get("tversky").is_some(), "{config}");
 }
 
 #[test]

@@ -20,8 +20,8 @@ use examples::{predict, quicklook};
 use seg_metrics::{Confusion, ScoreHistogram};
 use unet_burn::burn::train::Interrupter;
 use unet_burn::{
-    Bundle, Clipping, Criterion, CrossEntropyLoss, FocalLoss, Layout, PredictorConfig, Recipe, Schedule,
-    TrainingConfig, TverskyLoss, UNetConfig, UpConvolution,
+    Bundle, Clipping, Criterion, CrossEntropyLoss, FocalLoss, Layout, Loss, PredictorConfig, Recipe,
+    Schedule, TrainingConfig, TverskyLoss, UNetConfig, UpConvolution,
 };
 
 /// Trains a U-Net, chooses its threshold on validation, and writes a model bundle and its curves.
@@ -121,9 +121,9 @@ struct Args {
     /// Cuts each component of the gradients off at this value, above 0; off if not given.
     #[arg(long, allow_negative_numbers = true, help_heading = "Optimizer")]
     clip_value: Option<f64>,
-    /// What training makes small.
-    #[arg(long, value_enum, default_value_t = LossChoice::Focal, help_heading = "Optimizer")]
-    loss: LossChoice,
+    /// What training makes small; several, as in focal,dice, are added.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "focal", help_heading = "Optimizer")]
+    loss: Vec<LossChoice>,
     /// Cross-entropy: weight of the positive class.
     #[arg(long, default_value_t = 1.0, help_heading = "Optimizer")]
     positive_weight: f64,
@@ -263,12 +263,9 @@ impl Args {
                     Schedule::Plateau { patience: self.plateau_epochs, factor: self.plateau_factor, floor }
                 }
             },
-            loss: match self.loss {
-                LossChoice::Focal => FocalLoss { alpha: self.alpha, gamma: self.gamma }.into(),
-                LossChoice::CrossEntropy => CrossEntropyLoss { positive_weight: self.positive_weight }.into(),
-                LossChoice::Tversky => TverskyLoss::salehi2017().into(),
-                LossChoice::FocalTversky => TverskyLoss::abraham2018().into(),
-                LossChoice::Dice => TverskyLoss::dice().into(),
+            loss: match self.loss.as_slice() {
+                &[choice] => self.loss(choice),
+                several => Loss::Sum(several.iter().map(|&choice| (1.0, self.loss(choice))).collect()),
             },
             clipping: norm.or(value),
             criterion: self.criterion,
@@ -276,6 +273,16 @@ impl Args {
             seed: self.seed,
             workers: self.workers,
             mixed_precision: self.mixed_precision,
+        }
+    }
+
+    fn loss(&self, choice: LossChoice) -> Loss {
+        match choice {
+            LossChoice::Focal => FocalLoss { alpha: self.alpha, gamma: self.gamma }.into(),
+            LossChoice::CrossEntropy => CrossEntropyLoss { positive_weight: self.positive_weight }.into(),
+            LossChoice::Tversky => TverskyLoss::salehi2017().into(),
+            LossChoice::FocalTversky => TverskyLoss::abraham2018().into(),
+            LossChoice::Dice => TverskyLoss::dice().into(),
         }
     }
 
