@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 try:
@@ -39,28 +38,29 @@ def asked(field):
 
 
 def measured(*words):
-    """What it prints, and the largest memory on the host and on the card meanwhile, in MB.
+    """What it prints, its seconds, and the largest memory on the host and on the first card meanwhile, in MB.
 
     A process in between starts it: a started process counts the memory of the one that it comes from as its own.
     """
-    between = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
-               "print('\\n', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    between = ("import resource, subprocess, sys, time; start = time.perf_counter(); subprocess.run(sys.argv[1:], check=True); "
+               "print('\\n', time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
     used, done = [], threading.Event()
 
     def watch():
         while (now := asked("memory.used")) is not None:
-            used.append(int(now))
-            if done.wait(0.2):
+            used.append(int(now) * 2**20 // 10**6)
+            if done.wait(1):
                 break
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        printed, _, kilobytes = command(sys.executable, "-c", between, *words).rstrip().rpartition("\n")
+        printed, _, numbers = command(sys.executable, "-c", between, *words).rstrip().rpartition("\n")
     finally:
         done.set()
         watcher.join()
-    return printed, int(kilobytes) * 1024 // 10**6, max(used, default=None)
+    seconds, kilobytes = numbers.split()
+    return printed, float(seconds), int(kilobytes) * 1024 // 10**6, max(used, default=None)
 
 
 class Bench:
@@ -92,7 +92,7 @@ class Bench:
         return folder
 
     def peer(self, what, folder, mode):
-        printed, *memory = measured(sys.executable, self.pack / "benches/peers/network.py", what, folder, 8, mode)
+        printed, _, *memory = measured(sys.executable, self.pack / "benches/peers/network.py", what, folder, 8, mode)
         return float(printed), *memory
 
     def self_test(self):
@@ -140,7 +140,7 @@ class Bench:
         halves = ["mixed"] if mode == "amp" else []
 
         def ours():
-            printed, *memory = measured(self.speed, what, folder, self.device, *halves)
+            printed, _, *memory = measured(self.speed, what, folder, self.device, *halves)
             return float(printed), *memory
 
         self.row(what, mode, 0.5, folder, ours, f"{batch} x {channels} x {size}^2, {filters} filters")
@@ -158,10 +158,9 @@ class Bench:
 
         def ours():
             halves = ["--half"] if mode == "amp" else []
-            start = time.perf_counter()
-            _, *memory = measured(self.predict, folder / "scene", "--model", folder, "--out", folder / "maps", "--device", self.device, "--quiet",
-                                  *halves)
-            return time.perf_counter() - start, *memory
+            _, *figures = measured(self.predict, folder / "scene", "--model", folder, "--out", folder / "maps",
+                                   "--device", self.device, "--quiet", *halves)
+            return figures
 
         self.row("scene", mode, 1.0, folder, ours, f"{self.scene_side}^2, {self.sizes[3]} filters, from stack to map")
 

@@ -99,13 +99,14 @@ fn statistics(origin: &Origin, stack: &Array3<u16>) -> Result<Statistics> {
             BandStatistics::from_histogram(band.name(), &histogram, radiometry, &definition)
                 .with_context(|| origin.product.clone())
         })
-        .collect::<Result<Vec<_>>>()?;
+        .collect::<Vec<_>>();
     Ok(Statistics {
         version: Statistics::VERSION,
         definition,
         product: origin.product.clone(),
         baseline: origin.baseline.clone(),
-        bands,
+        // Of several errors the first one in the order of the bands, not in that of the threads.
+        bands: bands.into_iter().collect::<Result<_>>()?,
         made_by: made_by(),
     })
 }

@@ -223,11 +223,11 @@ pub fn train(
             supervised = supervised.checkpoint(done);
         }
         let result = supervised.launch(learner);
-        match (failure.take(), result.error) {
-            // What a device did not compute leaves a loss that is no number: that is not the cause.
-            (None | Some(Error::Diverged { .. }), Some(error)) => return Err(failed(error.to_string())),
-            (Some(error), _) => return Err(error),
-            (None, None) => {}
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        if let Some(error) = result.error {
+            return Err(failed(error.to_string()));
         }
         result.model
     };

@@ -22,6 +22,9 @@ use crate::predict::geometry;
 /// Folder of a run's checkpoint, in its output folder.
 pub const CHECKPOINT: &str = "checkpoint";
 
+/// What to do where the memory is too small for a run that is under way.
+const ITS_OWN_BATCHES: &str = "the run goes on with the batches that it was begun with: resume it with more memory, or begin anew in another folder";
+
 /// Everything that a training run needs besides its patches.
 pub struct Run<'a> {
     /// The network.
@@ -81,8 +84,11 @@ impl Run<'_> {
     pub fn train(mut self, training: Patches, validation: Patches) -> Result<Bundle> {
         let first = self.devices.first().context("a run needs a device")?;
         ensure!(validation.any_positive(), "the validation part holds no mine to choose a threshold by");
-        self.go_on_as_begun()?;
+        let is_begun = self.go_on_as_begun()?;
         while let Err(error) = self.check_memory(first, &training) {
+            if is_begun {
+                return Err(error.context(ITS_OWN_BATCHES));
+            }
             self.take_smaller_batches().ok_or(error)?;
         }
         if let Some(keep) = &self.keep {
@@ -93,9 +99,11 @@ impl Run<'_> {
                 Ok(trained) => break trained,
                 Err(error) => error,
             };
-            // An epoch that is done was of batches that fitted: with more memory the run goes on.
-            if !matches!(error.downcast_ref(), Some(Error::OutOfMemory { .. })) || self.begun()?.is_some() {
+            if !matches!(error.downcast_ref(), Some(Error::OutOfMemory { .. })) {
                 return Err(error);
+            }
+            if self.begun()?.is_some() {
+                return Err(error.context(ITS_OWN_BATCHES));
             }
             self.take_smaller_batches().ok_or_else(|| error.context(self.advice(training.window())))?;
         };
@@ -129,17 +137,21 @@ impl Run<'_> {
         Ok(self.checkpoints().map_or(Ok(None), |checkpoints| checkpoints.settings())?)
     }
 
-    /// A run that was begun with smaller batches than were asked for goes on with them.
-    fn go_on_as_begun(&mut self) -> Result<()> {
-        if !self.smaller_batches || self.keep.as_ref().is_none_or(|keep| !keep.resume) {
-            return Ok(());
+    /// A run that was begun with smaller batches than were asked for goes on with them. Tells whether one goes on.
+    fn go_on_as_begun(&mut self) -> Result<bool> {
+        if self.keep.as_ref().is_none_or(|keep| !keep.resume) {
+            return Ok(false);
         }
-        let size = |settings: &TrainingConfig| settings.batch_size * settings.accumulation;
-        if let Some(begun) = self.begun()?.filter(|begun| size(begun) == size(&self.training)) {
-            self.training.batch_size = begun.batch_size;
-            self.training.accumulation = begun.accumulation;
+        let Some(TrainingConfig { batch_size, accumulation, .. }) = self.begun()? else { return Ok(false) };
+        let asked = &mut self.training;
+        if self.smaller_batches
+            && batch_size < asked.batch_size
+            && batch_size * accumulation == asked.batch_size * asked.accumulation
+        {
+            tracing::info!("going on as begun, with --batch-size {batch_size} --accumulate {accumulation}");
+            (asked.batch_size, asked.accumulation) = (batch_size, accumulation);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Halves the batches, if the run may.
@@ -179,7 +191,7 @@ impl Run<'_> {
         // The attempt before stopped it.
         self.interrupter.reset();
         check_interrupt()?;
-        device.device.memory_cleanup();
+        self.devices.iter().for_each(|chosen| chosen.device.memory_cleanup());
         device.device.seed(self.training.seed);
         let model = self.network.init(&device.device)?;
         let steps = self.training.epochs * training.len();

@@ -169,8 +169,11 @@ impl MetricLogger for Logger {
                 let largest = before.iter().map(|epoch| epoch.training_loss).fold(0.0, f64::max);
                 before.len() >= ENOUGH && largest > 0.0 && loss > EXPLODED * largest
             };
-            let of_epoch = matches!(entry, NumericEntry::Final(_)) && *split == Split::Train;
-            if !loss.is_finite() || of_epoch && exploded() {
+            // The mean of an epoch is no number only where burn stopped at an error before the first batch was counted: that
+            // error is the cause.
+            let of_epoch = matches!(entry, NumericEntry::Final(_));
+            let diverges = if of_epoch { *split == Split::Train && exploded() } else { !loss.is_finite() };
+            if diverges {
                 let split = if *split == Split::Train { "training" } else { "validation" };
                 self.failure.set(Error::Diverged { split, epoch, loss });
                 self.interrupter.stop(Some("the loss diverges"));
