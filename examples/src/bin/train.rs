@@ -159,7 +159,7 @@ struct Args {
     common: Common,
 }
 
-/// The kinds of [`Loss`](unet_burn::Loss).
+/// The kinds of [`Loss`].
 #[derive(Clone, Copy, ValueEnum)]
 enum LossChoice {
     /// Lin et al. 2017, with --alpha and --gamma.
