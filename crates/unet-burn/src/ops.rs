@@ -170,3 +170,54 @@ fn computed(x: Tensor<4>, apply: impl FnOnce(Tensor<4>) -> Tensor<4>) -> Tensor<
 fn rectify(x: Tensor<4>, relu: bool) -> Tensor<4> {
     if relu { activation::relu(x) } else { x }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::module::ModuleVisitor;
+    use burn::tensor::{DType, Device};
+
+    use super::*;
+    use crate::UNetConfig;
+
+    /// Types of the weights: those of norms, and all others.
+    #[derive(Default)]
+    struct Types {
+        path: Vec<String>,
+        of_norms: Vec<DType>,
+        of_others: Vec<DType>,
+    }
+
+    impl ModuleVisitor for Types {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.into());
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let is_norm = ["gamma", "beta", "running_mean", "running_var"]
+                .map(Some)
+                .contains(&self.path.last().map(|name| name.as_str()));
+            let types = if is_norm { &mut self.of_norms } else { &mut self.of_others };
+            types.push(param.val().dtype());
+        }
+    }
+
+    #[test]
+    fn norms_keep_their_type_by_the_name_that_burn_gives_them() {
+        let network = UNetConfig { levels: 1, filters: 2, ..UNetConfig::seed() };
+        let network = network.init(&Device::flex()).unwrap().map(&mut Cast::to(FloatDType::F16));
+        let mut types = Types::default();
+        network.visit(&mut types);
+        assert!(
+            types.of_norms.len() >= 12 && types.of_norms.iter().all(|dtype| *dtype == DType::F32),
+            "norms"
+        );
+        assert!(
+            types.of_others.len() >= 12 && types.of_others.iter().all(|dtype| *dtype == DType::F16),
+            "others"
+        );
+    }
+}

@@ -113,7 +113,8 @@ pub struct Trained {
 ///   mixed precision on a device that has none; [`Error::NoPatches`] for an empty set
 /// - [`Error::InvalidSize`] and [`Error::InputShape`] when the first patch does not fit the network
 /// - [`Error::Patch`] and [`Error::ReadPatch`] for one that cannot be read or learned from
-/// - [`Error::Diverged`] when a loss is no finite number, or the mean of an epoch ten times the largest of three before or more
+/// - [`Error::Diverged`] when a loss is no finite number, or the mean of an epoch ten times the largest of at
+///   least three epochs before
 /// - [`Error::CheckpointExists`], [`Error::CheckpointMismatch`] and [`Error::Checkpoint`] for a checkpoint of
 ///   another run or a damaged one, [`Error::Read`] and [`Error::Write`] for its files
 /// - [`Error::OutOfMemory`] when the device cannot hold the maps of a batch ([`training_bytes`](crate::training_bytes))
@@ -274,19 +275,6 @@ fn shape(model: &UNet, patches: &impl PatchSet, split: &'static str) -> Result<S
     Ok(Shape { image: patch.image.dim(), truth: output })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lack_of_memory_is_an_error_of_its_own() {
-        let lack = failed("Buffer error: out of device memory allocating 1073741824 bytes".into());
-        assert!(matches!(lack, Error::OutOfMemory { .. }), "{lack}");
-        let other = failed("the checkpoint was lost".into());
-        assert_eq!(other.to_string(), "training stopped: the checkpoint was lost");
-    }
-}
-
 /// The first error of any thread.
 #[derive(Clone, Default)]
 struct Failure(Arc<Mutex<Option<Error>>>);
@@ -303,4 +291,17 @@ impl Failure {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_an_error_of_its_own() {
+        let lack = failed("Buffer error: out of device memory allocating 1073741824 bytes".into());
+        assert!(matches!(lack, Error::OutOfMemory { .. }), "{lack}");
+        let other = failed("the checkpoint was lost".into());
+        assert_eq!(other.to_string(), "training stopped: the checkpoint was lost");
+    }
 }

@@ -351,6 +351,13 @@ fn refused_checkpoints(config: &TrainingConfig, folder: &Path) {
     let mixed = TrainingConfig { mixed_precision: true, ..config.clone() };
     let words = "belongs to another run: training.mixed_precision is true here, but false there";
     assert_eq!(error(&mixed, 11, true, SIZE), format!("{path} {words}"), "the default is another one");
+    // One that knows of another setting: it may have changed what was learnt.
+    let mut newer = older.clone();
+    newer["run"]["training"]["momentum"] = 0.5.into();
+    std::fs::write(&state, newer.to_string()).unwrap();
+    let words = "belongs to another run: training.momentum is null here, but 0.5 there";
+    assert_eq!(error(config, 11, true, SIZE), format!("{path} {words}"), "an unknown setting");
+    std::fs::write(&state, older.to_string()).unwrap();
     let checkpoints = Checkpoints {
         folder: folder.into(),
         resume: true,

@@ -114,10 +114,12 @@ impl Checkpoints {
         let free = free_to_change(run.training);
         let mut there = state.run;
         // Settings that the checkpoint is too old to name have their defaults.
-        if let Some(training) = there.get_mut("training")
-            && let Ok(Ok(whole)) = TrainingConfig::deserialize(&*training).map(|config| to_value(&config))
+        if let Some(Value::Object(training)) = there.get_mut("training")
+            && let Ok(Value::Object(defaults)) = to_value(&TrainingConfig::default())
         {
-            *training = whole;
+            for (field, value) in defaults {
+                training.entry(field).or_insert(value);
+            }
         }
         if let Some((field, expected, actual)) = difference(String::new(), &there, &here, &free) {
             return Err(Error::CheckpointMismatch { path, field, expected, actual });

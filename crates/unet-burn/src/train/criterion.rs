@@ -91,11 +91,19 @@ impl Criterion {
         }
     }
 
-    /// The score by counts of pixels, by the formulas above; `None` where the denominator is zero, and for the loss.
+    /// The score by counts of pixels, by the formulas above; `None` where the denominator is zero, and for the loss. Ignored
+    /// pixels are in none of the counts.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts of pixels are far below 2^52")]
-    pub fn score(&self, tp: u64, fp: u64, fn_: u64, tn: u64) -> Option<f64> {
-        let [tp, fp, fn_, tn] = [tp, fp, fn_, tn].map(|count| count as f64);
+    pub fn score(
+        &self,
+        true_positives: u64,
+        false_positives: u64,
+        false_negatives: u64,
+        true_negatives: u64,
+    ) -> Option<f64> {
+        let counts = [true_positives, false_positives, false_negatives, true_negatives];
+        let [tp, fp, fn_, tn] = counts.map(|count| count as f64);
         let (score, whole) = match *self {
             Self::Loss => return None,
             Self::FBeta(beta) => {

@@ -148,6 +148,7 @@ impl EarlyStoppingStrategy for Patience {
 
 /// An epoch whose training loss is so many times the largest of those before has diverged, if those are enough to tell.
 const EXPLODED: f64 = 10.0;
+/// Epochs that are enough to tell.
 const ENOUGH: usize = 3;
 
 /// Passes burn's losses to the history, and stops the run at the first one that is no number, or after an epoch that was
