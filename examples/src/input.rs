@@ -1,5 +1,6 @@
 //! From a stack on disk to the channels of the network.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -115,7 +116,7 @@ pub fn require_file(folder: &Path, name: &str, advice: &str) -> Result<()> {
     let path = folder.join(name);
     let there = match path.metadata() {
         Ok(metadata) => metadata.is_file(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => false,
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
     ensure!(there, "{} has no {name}: {advice}", folder.display());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use s2_io::write_atomic;
 use unet_burn::burn::train::Interrupter;
 use unet_burn::burn::train::renderer::MetricsRenderer;
@@ -85,11 +85,12 @@ impl Run<'_> {
         let first = self.devices.first().context("a run needs a device")?;
         ensure!(validation.any_positive(), "the validation part holds no mine to choose a threshold by");
         let is_begun = self.go_on_as_begun()?;
-        while let Err(error) = self.check_memory(first, &training) {
+        while let Some(refusal) = self.lacks_memory(first, &training)? {
+            let refusal = anyhow!(refusal);
             if is_begun {
-                return Err(error.context(ITS_OWN_BATCHES));
+                return Err(refusal.context(ITS_OWN_BATCHES));
             }
-            self.take_smaller_batches().ok_or(error)?;
+            self.take_smaller_batches().ok_or(refusal)?;
         }
         if let Some(keep) = &self.keep {
             make_folder(&keep.folder)?;
@@ -124,12 +125,13 @@ impl Run<'_> {
         Ok(Bundle { model, recipe: self.recipe, threshold: None, training: Some(record) })
     }
 
-    fn check_memory(&self, device: &Chosen, training: &Patches) -> Result<()> {
-        let Some(free) = device.free_bytes() else { return Ok(()) };
+    /// What is wrong, where the device tells what it has free and that is too little.
+    fn lacks_memory(&self, device: &Chosen, training: &Patches) -> Result<Option<String>> {
+        let Some(free) = device.free_bytes() else { return Ok(None) };
         // On the CPU all of them share its memory, and none gets more windows than there are.
-        let most = training.len().div_ceil(self.devices.len());
-        let windows = self.training.batch_size.min(most) * self.devices.len();
-        check_memory(&self.network, training.window(), &self.training, windows, free)
+        let devices = self.devices.len();
+        let most = training.len().div_ceil(devices);
+        lacks_memory(&self.network, training.window(), &self.training, [devices, most], free)
     }
 
     /// The settings of the run that left its checkpoint where this one keeps its own.
@@ -242,40 +244,39 @@ impl Run<'_> {
     }
 }
 
-/// Refuses windows that the memory cannot hold at once, with what it can.
-fn check_memory(
+/// What is wrong where the memory cannot hold the windows of so many devices at once, up to so many each, and what it can.
+fn lacks_memory(
     network: &UNetConfig,
     window: usize,
     training: &TrainingConfig,
-    windows: usize,
+    [devices, most]: [usize; 2],
     free: u64,
-) -> Result<()> {
+) -> Result<Option<String>> {
     let bytes = |size: usize| -> Result<u64> {
         let bytes = training_bytes(network, size)?;
         // The CPU computes halves in single precision, and holds both.
         Ok(if training.mixed_precision { bytes / 2 * 3 } else { bytes })
     };
     let each = bytes(window)?;
+    let windows = training.batch_size.min(most) * devices;
     let needed = each.saturating_mul(windows as u64);
     if needed <= free {
-        return Ok(());
+        return Ok(None);
     }
     let geometry = geometry(network)?;
     let next = |&size: &usize| geometry.valid_input_at_most(size - 1);
     let mut smaller_windows = std::iter::successors(geometry.valid_input_at_most(window - 1), next);
-    let fits = |&size: &usize| bytes(size).is_ok_and(|bytes| bytes <= free);
-    let batch_size = training.batch_size;
-    let fit =
-        usize::try_from(u128::from(free) * batch_size as u128 / u128::from(needed)).unwrap_or(batch_size);
+    let fits = |&size: &usize| bytes(size).is_ok_and(|bytes| bytes <= free / devices as u64);
+    let fit = usize::try_from(free / each).unwrap_or(usize::MAX) / devices;
     let smaller = smaller_batch(fit, training)
         .map(in_words)
         .or_else(|| smaller_windows.find(fits).map(|size| format!("--window {size} --batch-size 1")));
-    bail!(
+    Ok(Some(format!(
         "{windows} windows of {window} need about {} of memory to learn from, and {} are free: use {}",
         gib(needed),
         gib(free),
         smaller.unwrap_or_else(|| "fewer --filters".into())
-    )
+    )))
 }
 
 /// Size and number of smaller batches, of up to so many windows, whose steps are as large as those that were asked for.
@@ -307,18 +308,21 @@ mod tests {
     fn what_the_memory_cannot_hold_is_refused_with_what_it_can() {
         let network = UNetConfig { in_channels: 22, ..UNetConfig::default() };
         let each = training_bytes(&network, 572).unwrap();
-        let check = |window: usize, batch_size: usize, free: u64| {
+        let lacks = |window: usize, batch_size: usize, limits: [usize; 2], free: u64| {
             let training = TrainingConfig { batch_size, accumulation: 3, ..TrainingConfig::default() };
-            check_memory(&network, window, &training, batch_size, free)
+            lacks_memory(&network, window, &training, limits, free).unwrap()
         };
-        let words = |batch: usize, free: u64| check(572, batch, free).unwrap_err().to_string();
-        assert!(check(572, 4, 4 * each).is_ok(), "just enough");
+        let words = |batch: usize, free: u64| lacks(572, batch, [1, 1000], free).unwrap();
+        assert!(lacks(572, 4, [1, 1000], 4 * each).is_none(), "just enough");
+        assert!(lacks(572, 1000, [2, 2], 4 * each).is_none(), "there are no more windows");
         let expected = "are free: use --batch-size 2 --accumulate 6 (steps stay as large)";
         assert!(words(4, 3 * each).ends_with(expected), "{}", words(4, 3 * each));
         assert!(words(3, 2 * each).contains("--batch-size 1 --accumulate 9"), "{}", words(3, 2 * each));
+        let few = lacks(572, 1000, [2, 8], 10 * each).unwrap();
+        assert!(few.starts_with("16 windows") && few.contains("--batch-size 5 --accumulate 600"), "{few}");
         let text = words(2, each / 2);
         let size: usize = text.split("--window ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-        assert!(check(size, 1, each / 2).is_ok() && size > 380, "{text}");
+        assert!(lacks(size, 1, [1, 1000], each / 2).is_none() && size > 380, "{text}");
         assert!(words(1, 1000).ends_with("use fewer --filters"), "{}", words(1, 1000));
     }
 
