@@ -132,7 +132,7 @@ class Bench:
 
         (mine, *memory), (theirs, *their_memory) = (summary(side) if None not in side else [None] for side in zip(*pairs))
         self.write(row=f"gpu-{what}", mode=mode, ours=mine, peer=theirs, ratio=theirs / mine if theirs else None, goal=goal,
-                   memory=memory, peer_memory=their_memory, size=size)
+                   memory=memory, peer_memory=their_memory or None, size=size)
 
     def network(self, what, mode):
         folder = self.model("network", *self.sizes)
