@@ -108,7 +108,7 @@ class Bench:
         self.halves = not any("no halves" in line for line in skips)
 
     def parity(self, filters):
-        """Probabilities of the card and of the CPU; halves may differ by what half precision costs."""
+        """Probabilities of the card and of the CPU, by the largest; halves differ by 0.0024 of it on the CPU itself."""
         folder = self.model("parity", self.sizes[0], 1, 22, filters)
 
         def probabilities(*options):
@@ -116,11 +116,11 @@ class Bench:
             return numpy.fromfile(folder / "ours.raw", "<f4")
 
         cpu = probabilities("cpu")
-        for allowed, *options in [(1e-4,), (5e-3, "mixed")][: 1 + self.halves]:
-            off = float(abs(probabilities(self.device, *options) - cpu).max())
+        for allowed, *options in [(1e-4,), (1e-2, "mixed")][: 1 + self.halves]:
+            off = float(abs(probabilities(self.device, *options) - cpu).max() / cpu.max())
             self.write(row="parity", filters=filters, mode=options, difference=off, allowed=allowed)
             if not off < allowed:
-                sys.exit(f"the card's probabilities differ by {off}")
+                sys.exit(f"the card's probabilities differ by {off} of the largest")
 
     def row(self, what, mode, goal, folder, ours, size):
         """Ours and PyTorch's in turn, three times: seconds, and memory on the host and on the card."""
