@@ -81,5 +81,5 @@ fn chips_of_real_mines_are_read_and_scaled() {
     let chips = train::ChipFolder::open(&folder, &[Band::B02, Band::B03, Band::B04]).unwrap();
     assert_eq!((chips.training.len(), chips.validation.len()), (76, 18), "the given split");
     let error = train::ChipFolder::open(&folder, &[Band::B02, Band::B03]).unwrap_err();
-    assert!(error.to_string().contains("has 3 bands, but --bands names 2"), "{error}");
+    assert!(format!("{error:#}").contains("has 3 bands, but --bands names 2"), "{error:#}");
 }
