@@ -2,14 +2,16 @@
 
     measure.py PACK OUT.json [--device vulkan] [--small]
 
-First the tests of unet-burn that look for a card run, and the probabilities of the card are compared with those of the CPU; then rows are
-measured, ours and PyTorch's in turn: in single precision beside TF32, and with halves (mixed precision in training) beside AMP.
+First the tests of unet-burn that look for a card run, and the probabilities of the card are compared with those of the CPU.
+Then rows are measured, ours and PyTorch's in turn: in single precision beside TF32, and with halves (mixed precision in
+training) beside AMP; the maps of the scene are compared, too.
 OUT.json gets a line for each: medians in seconds, ratio = PyTorch / ours, null where there is no PyTorch with CUDA; the largest
 memory of the processes on the host and, by nvidia-smi, of the whole card, in MB. `--small` tries all of it with a small network,
 for any adapter.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -22,6 +24,9 @@ try:
     import numpy
 except ImportError:
     sys.exit("measure.py needs numpy")
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "peers"))
+from process import measured  # noqa: E402
 
 
 def command(*words):
@@ -37,46 +42,37 @@ def asked(field):
         return None
 
 
-def measured(*words):
-    """What it prints, its seconds, and the largest memory on the host and on the first card meanwhile, in MB.
-
-    A process in between starts it: a started process counts the memory of the one that it comes from as its own.
-    """
-    between = ("import resource, subprocess, sys, time; start = time.perf_counter(); subprocess.run(sys.argv[1:], check=True); "
-               "print('\\n', time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+def watched(*words):
+    """What it prints, its seconds, and the largest memory on the host and on the first card meanwhile, in MB."""
     used, done = [], threading.Event()
 
     def watch():
         while (now := asked("memory.used")) is not None:
-            used.append(int(now) * 2**20 // 10**6)
+            used.append(int(now) * 2**20 / 1e6)
             if done.wait(1):
                 break
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        printed, _, numbers = command(sys.executable, "-c", between, *words).rstrip().rpartition("\n")
+        printed, seconds, host = measured(*words)
     finally:
         done.set()
         watcher.join()
-    seconds, kilobytes = numbers.split()
-    return printed, float(seconds), int(kilobytes) * 1024 // 10**6, max(used, default=None)
+    return printed, seconds, host, max(used, default=None)
 
 
 class Bench:
     def __init__(self, work, pack, out, device, small):
         self.work, self.pack, self.device, self.out = work, pack, device, out.open("w")
         self.adapter = None
-        self.sizes = ["188", "1", "22", "4"] if small else ["572", "8", "22", "64"]
+        self.sizes = ["188", "2", "22", "4"] if small else ["572", "8", "22", "64"]
         self.scene_side = 600 if small else 10980
         self.speed, self.predict = pack / "bin/speed", pack / "bin/predict"
-        try:
-            import safetensors  # noqa: F401
-            import torch
-
-            self.torch, self.cuda = True, torch.cuda.is_available()
-        except ImportError:
-            self.torch, self.cuda = False, False
+        self.small = small
+        self.torch = all(importlib.util.find_spec(name) for name in ("torch", "safetensors"))
+        self.rasterio = self.torch and importlib.util.find_spec("rasterio")
+        self.cuda = self.torch and importlib.import_module("torch").cuda.is_available()
         if not self.cuda:
             print("PyTorch with CUDA and safetensors are not here: the peer's cells stay empty", file=sys.stderr)
 
@@ -92,7 +88,7 @@ class Bench:
         return folder
 
     def peer(self, what, folder, mode):
-        printed, _, *memory = measured(sys.executable, self.pack / "benches/peers/network.py", what, folder, 8, mode)
+        printed, _, *memory = watched(sys.executable, self.pack / "benches/peers/network.py", what, folder, 8, mode)
         return float(printed), *memory
 
     def self_test(self):
@@ -107,9 +103,14 @@ class Bench:
             sys.exit(f"the tests fail or find no card: {done.stdout[-3000:]}{done.stderr[-3000:]}")
         self.halves = not any("no halves" in line for line in skips)
 
-    def parity(self, filters):
+    def agree(self, row, off, allowed, **facts):
+        self.write(row=row, difference=off, allowed=allowed, **facts)
+        if not off < allowed:
+            sys.exit(f"{row}: a difference of {off} of the largest probability")
+
+    def parity(self, batch, filters):
         """Probabilities of the card and of the CPU, by the largest; halves differ by 0.0024 of it on the CPU itself."""
-        folder = self.model("parity", self.sizes[0], 1, 22, filters)
+        folder = self.model("parity", self.sizes[0], batch, 22, filters)
 
         def probabilities(*options):
             command(self.speed, "forward", folder, *options)
@@ -118,12 +119,10 @@ class Bench:
         cpu = probabilities("cpu")
         for allowed, *options in [(1e-4,), (1e-2, "mixed")][: 1 + self.halves]:
             off = float(abs(probabilities(self.device, *options) - cpu).max() / cpu.max())
-            self.write(row="parity", filters=filters, mode=options, difference=off, allowed=allowed)
-            if not off < allowed:
-                sys.exit(f"the card's probabilities differ by {off} of the largest")
+            self.agree("parity", off, allowed, filters=int(filters), batch=int(batch), mode=options)
 
     def row(self, what, mode, goal, folder, ours, size):
-        """Ours and PyTorch's in turn, three times: seconds, and memory on the host and on the card."""
+        """Ours and PyTorch's in turn, three times: seconds, and memory on the host and on the card; gives our memory."""
         pairs = [(ours(), self.peer(what, folder, mode) if self.cuda else None) for _ in range(3)]
 
         def summary(runs):
@@ -133,6 +132,7 @@ class Bench:
         (mine, *memory), (theirs, *their_memory) = (summary(side) if None not in side else [None] for side in zip(*pairs))
         self.write(row=f"gpu-{what}", mode=mode, ours=mine, peer=theirs, ratio=theirs / mine if theirs else None, goal=goal,
                    memory=memory, peer_memory=their_memory or None, size=size)
+        return memory
 
     def network(self, what, mode):
         folder = self.model("network", *self.sizes)
@@ -140,17 +140,13 @@ class Bench:
         halves = ["mixed"] if mode == "amp" else []
 
         def ours():
-            printed, _, *memory = measured(self.speed, what, folder, self.device, *halves)
+            printed, _, *memory = watched(self.speed, what, folder, self.device, *halves)
             return float(printed), *memory
 
         self.row(what, mode, 0.5, folder, ours, f"{batch} x {channels} x {size}^2, {filters} filters")
 
     def scene(self, mode):
-        try:
-            import rasterio  # noqa: F401
-        except ImportError:
-            self.torch = False
-        if not self.torch:
+        if not self.rasterio:
             print("rasterio or PyTorch is not here: the row of the scene is left out", file=sys.stderr)
             return
         folder = self.model("scene", self.sizes[0], 1, 22, self.sizes[3])
@@ -158,11 +154,21 @@ class Bench:
 
         def ours():
             halves = ["--half"] if mode == "amp" else []
-            _, *figures = measured(self.predict, folder / "scene", "--model", folder, "--out", folder / "maps",
+            _, *figures = watched(self.predict, folder / "scene", "--model", folder, "--out", folder / "maps",
                                    "--device", self.device, "--quiet", *halves)
             return figures
 
-        self.row("scene", mode, 1.0, folder, ours, f"{self.scene_side}^2, {self.sizes[3]} filters, from stack to map")
+        size = f"{self.scene_side}^2, {self.sizes[3]} filters, from stack to map"
+        host, card = self.row("scene", mode, 1.0, folder, ours, size)
+        # A software adapter's memory is the host's.
+        if card and host > 2 * 2**30 / 1e6:
+            sys.exit(f"the scene took {host} MB of the host: 2 GiB are allowed")
+        if self.small and not self.cuda:
+            self.peer("scene", folder, "cpu")
+        if self.small or self.cuda:
+            off = float(command(sys.executable, self.pack / "benches/peers/network.py", "difference", folder, 0))
+            # TF32 keeps as many digits as halves do.
+            self.agree("scene-map", off, 1e-2 if self.cuda or mode == "amp" else 1e-4, mode=mode)
 
 
 if __name__ == "__main__":
@@ -176,8 +182,8 @@ if __name__ == "__main__":
         bench = Bench(Path(work), **vars(parser.parse_args()))
         # A bench of wrong results ends here.
         bench.self_test()
-        for filters in (16, int(bench.sizes[3])):
-            bench.parity(filters)
+        bench.parity("1", "16")
+        bench.parity(bench.sizes[1], bench.sizes[3])
         if not bench.halves:
             print("the card has no halves: rows with them are left out", file=sys.stderr)
         for mode in ["tf32", "amp"][: 1 + bench.halves]:

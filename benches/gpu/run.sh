@@ -21,7 +21,7 @@ case ${1:-} in
         # The tests that look for a card; where their program is, cargo says.
         strip -o "$folder/bin/test-adapter" "$(cargo test --release --workspace --test adapter --no-run --message-format=json |
             sed -n 's/.*"name":"adapter".*"executable":"\([^"]*\)".*/\1/p')"
-        for file in benches/gpu/{run.sh,measure.py} benches/peers/{network.py,bands.py} crates/unet-burn/tests/data/make_golden.py; do
+        for file in benches/gpu/{run.sh,measure.py} benches/peers/{network.py,bands.py,process.py} crates/unet-burn/tests/data/make_golden.py; do
             mkdir -p "$folder/$(dirname "$file")"
             cp "$file" "$folder/$file"
         done

@@ -177,9 +177,9 @@ def scene(folder, window=572):
 
 
 def difference(folder):
-    """The largest difference of both maps where they can agree: in windows that pool the same squares as ours, which are
-    every fourth (4 x 388 is a multiple of 16), without the last 15 rows and columns, where the padding of the
-    up-convolutions shows."""
+    """The largest difference of both maps, as part of the largest probability, where they can agree: in windows that pool
+    the same squares as ours, which are every fourth (4 x 388 is a multiple of 16), without the last 15 rows and columns,
+    where the padding of the up-convolutions shows."""
     import rasterio
 
     with rasterio.open(folder / "peer.tif") as theirs, rasterio.open(folder / "maps/probability.tif") as ours:
@@ -189,7 +189,7 @@ def difference(folder):
     off[theirs < 0] = 0
     off = off[START + 92 :, START + 92 :]
     keep = numpy.arange(off.shape[0]) % (4 * 388) < 373
-    return off[keep][:, keep].max()
+    return off[keep][:, keep].max() / theirs.max()
 
 
 if __name__ == "__main__":

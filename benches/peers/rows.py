@@ -17,6 +17,8 @@ import time
 import warnings
 from pathlib import Path
 
+from process import measured
+
 work, examples = Path(sys.argv[1]), Path(sys.argv[2])
 mine, theirs = work / "ours.raw", work / "peer.raw"
 
@@ -188,7 +190,7 @@ def stack(threads):
 def full(threads):
     """A whole band, in 64 MiB and a tile a thread beside the samples."""
     times = in_turn(3, threads, "rasterio", band_10m())
-    peak = measured(None, examples / "decode", band_10m(), mine, "--threads", threads)[1]
+    *_, peak = measured(examples / "decode", band_10m(), mine, "--threads", threads)
     beside = peak - 10980 * 10980 * 2 / 1e6
     print(f"jp2-full: {beside:.0f} MB beside the samples", file=sys.stderr)
     assert beside <= 68 + threads * 1024 * 1024 * 4 / 1e6, "more memory than that"
@@ -281,29 +283,17 @@ def download(checked):
     return fetch
 
 
-def measured(environment, *command):
-    """What a command prints, and the most memory that it had at once, in MB.
-
-    A process in between starts it: a started process counts the memory of the one that it comes from as its own.
-    """
-    between = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
-               "print('\\n', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
-    command = [sys.executable, "-c", between, *map(str, command)]
-    printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-    printed, _, kilobytes = printed.rstrip().rpartition("\n")
-    return printed.rstrip(), int(kilobytes) * 1024 / 1e6
-
-
 def network_peer(what, folder, number):
-    command = [sys.executable, Path(__file__).with_name("network.py"), what, folder, number]
-    return measured(None, *command)
+    """What it prints, and its memory."""
+    printed, _, peak = measured(sys.executable, Path(__file__).with_name("network.py"), what, folder, number)
+    return printed, peak
 
 
-def model(batch):
-    """A network of 16 filters for 22 channels, and an input of 572 x 572."""
-    folder = work / f"network{batch}"
+def model(batch, name=None, filters=16):
+    """A network for 22 channels, and an input of 572 x 572."""
+    folder = work / (name or f"network{batch}")
     if not (folder / "input.json").exists():
-        subprocess.run([examples / "speed", "make", folder, "572", str(batch), "22", "16"], check=True)
+        subprocess.run([examples / "speed", "make", folder, "572", str(batch), "22", str(filters)], check=True)
     return folder
 
 
@@ -316,7 +306,7 @@ def network(what, batch, rounds):
         folder, times = model(batch), []
         environment = dict(os.environ, RAYON_NUM_THREADS=str(threads))
         for _ in range(rounds):
-            printed, peak = measured(environment, examples / "speed", what, folder)
+            printed, _, peak = measured(examples / "speed", what, folder, environment=environment)
             peers, peers_peak = network_peer(what, folder, threads)
             times.append((float(printed), float(peers)))
             if what == "forward":
@@ -329,47 +319,59 @@ def network(what, batch, rounds):
     return both
 
 
-def network_scene(threads):
-    """A scene of 5490 x 5490 from its stack to the map, ours with everything that `predict` writes, in 2 GiB at most."""
-    folder, times = model(1), []
+def made_scene(folder, side):
     if not (folder / "scene/statistics.json").exists():
         print(f"making {folder / 'scene'}", file=sys.stderr)
-        network_peer("make-scene", folder, 5490)
-    for _ in range(3):
-        start = time.perf_counter()
-        _, peak = measured(None, examples.parent / "predict", folder / "scene", "--model", folder, "--out", folder / "maps",
-                           "--device", "cpu", "--threads", threads, "--quiet")
-        seconds = time.perf_counter() - start
-        peers, peers_peak = network_peer("scene", folder, threads)
-        times.append((seconds, float(peers)))
-    print(f"scene: peak {peak:.0f} MB, PyTorch {peers_peak:.0f} MB", file=sys.stderr)
-    assert peak <= 2147, "more than 2 GiB"
-    off = float(network_peer("difference", folder, 0)[0])
-    assert off < 1e-4, f"the maps differ by {off}"
-    return folder / "scene/stack.tif", [statistics.median(column) for column in zip(*times)]
+        network_peer("make-scene", folder, side)
+
+
+def predict(folder, threads):
+    """Seconds of the whole process, from stack to map with everything that it writes, and its memory."""
+    return measured(examples.parent / "predict", folder / "scene", "--model", folder, "--out", folder / "maps",
+                    "--device", "cpu", "--threads", threads, "--quiet")[1:]
+
+
+def network_scene(side, rounds):
+    """A scene from its stack to the map, in 2 GiB at most."""
+
+    def both(threads):
+        folder, times = model(1, f"scene{side}"), []
+        made_scene(folder, side)
+        for _ in range(rounds):
+            seconds, peak = predict(folder, threads)
+            peers, peers_peak = network_peer("scene", folder, threads)
+            times.append((seconds, float(peers)))
+        print(f"scene: peak {peak:.0f} MB, PyTorch {peers_peak:.0f} MB", file=sys.stderr)
+        assert peak <= 2147, "more than 2 GiB"
+        off = float(network_peer("difference", folder, 0)[0])
+        assert off < 1e-4, f"the maps differ by {off} of the largest probability"
+        return folder / "scene/stack.tif", [statistics.median(column) for column in zip(*times)]
+
+    return both
 
 
 def memory_step(threads):
     """Peak memory of a training step, in MB, beside PyTorch's."""
     folder = model(4)
-    peak = measured(dict(os.environ, RAYON_NUM_THREADS=str(threads)), examples / "speed", "step", folder)[1]
-    peers_peak = network_peer("step", folder, threads)[1]
+    environment = dict(os.environ, RAYON_NUM_THREADS=str(threads))
+    *_, peak = measured(examples / "speed", "step", folder, environment=environment)
+    _, peers_peak = network_peer("step", folder, threads)
     assert peak <= 1.2 * peers_peak, "more memory than PyTorch by a fifth"
     return folder / "input.raw", [peak, peers_peak]
 
 
-def memory_tile(threads):
+def memory_tile(filters):
     """Peak memory of the prediction of a whole tile, in MB, beside the 2 GiB that it may take."""
-    folder = work / "tile"
-    if not (folder / "scene/statistics.json").exists():
-        print(f"making {folder / 'scene'}", file=sys.stderr)
-        subprocess.run([examples / "speed", "make", folder, "572", "1", "22", "16"], check=True)
-        network_peer("make-scene", folder, 10980)
-    peak = measured(None, examples.parent / "predict", folder / "scene", "--model", folder, "--out", folder / "maps",
-                    "--device", "cpu", "--threads", threads, "--quiet")[1]
-    allowed = 2 * 2**30 / 1e6
-    assert peak <= allowed, "more than 2 GiB"
-    return folder / "scene/stack.tif", [peak, allowed]
+
+    def both(threads):
+        folder = model(1, f"scene10980-{filters}", filters)
+        made_scene(folder, 10980)
+        _, peak = predict(folder, threads)
+        allowed = 2 * 2**30 / 1e6
+        assert peak <= allowed, "more than 2 GiB"
+        return folder / "scene/stack.tif", [peak, allowed]
+
+    return both
 
 
 # Name, what to do, and how many times faster we mean to be (or smaller: rows of memory fail when it is more).
@@ -389,9 +391,10 @@ ROWS = [
     ("download-md5", download(True), 0.9),
     ("network-forward", network("forward", 1, 5), 1.0),
     ("network-step", network("step", 4, 3), 0.7),
-    ("network-scene", network_scene, 2),
+    ("network-scene", network_scene(5490, 3), 2),
+    ("network-tile", network_scene(10980, 1), 2),
     ("network-memory-step", memory_step, 0.83),
-    ("network-memory-tile", memory_tile, 1.0),
+    ("network-memory-tile", memory_tile(16), 1.0),
 ]
 
 

@@ -50,11 +50,6 @@ pub const THRESHOLD: &str = "THRESHOLD";
 /// Mask value of pixels without data.
 pub const MASK_NODATA: u8 = 255;
 
-/// Windows that wait for the device may fill so much memory, or be one.
-const READ_AHEAD_BYTES: usize = 512 << 20;
-/// More threads than these do not read windows faster.
-const MAX_READERS: usize = 4;
-
 /// Rows of a map in memory that are written at a time: those of a row of tiles.
 const ROWS_AT_ONCE: usize = 512;
 
@@ -138,8 +133,7 @@ pub fn predict(
     make_folder(out)?;
     let map = out.join(PROBABILITY);
 
-    let maps_bytes = Maps::bytes(scene.stack.grid(), job.predictor.num_maps());
-    let free = device.free_bytes().map(|free| free.saturating_sub(maps_bytes));
+    let free = device.free_bytes();
     // What was begun goes on in its own way and size, unless that no longer fits; new strips are to leave half of the memory.
     let auto = options.window == WindowSize::Auto;
     let found = if auto { Unfinished::begun(&map, &origin) } else { None };
@@ -337,6 +331,8 @@ impl<'a> Job<'a> {
             geometry: geometry(network)?,
             all_views: options.views.all_views,
             batch: options.batch,
+            num_maps: predictor.num_maps(),
+            files_bytes: Maps::bytes(scene.stack.grid(), predictor.num_maps()),
         };
         Ok(Self { scene, predictor, fit, quiet })
     }
@@ -396,9 +392,7 @@ impl<'a> Job<'a> {
         plan: WindowPlan,
         windows: Range<usize>,
     ) -> impl Iterator<Item = Result<Input>> + use<'scope, 'a> {
-        let bytes = self.fit.network.in_channels * plan.input_size().pow(2) * size_of::<f32>();
-        let threads = rayon::current_num_threads().min(MAX_READERS);
-        let readers = (READ_AHEAD_BYTES / bytes).clamp(1, threads);
+        let readers = self.fit.readers(plan.input_size());
         // Each thread has every n-th window and keeps one ready until it is taken.
         let queues: Vec<Receiver<Result<Input>>> = (0..readers)
             .map(|reader| {

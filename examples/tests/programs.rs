@@ -453,6 +453,7 @@ fn training_goes_on_several_devices_and_in_mixed_precision() {
     let words =
         ["10000000 windows of 76 need about", "of memory to learn from", "are free: use --batch-size"];
     fails(&mut train(&huge, &["--batch-size", "10000000", "--patches", "10000000"]), &words);
+    fails(&mut train(&huge, &["--batch-size", "0"]), &["batch_size is 0: it has to be 1 or more"]);
     assert!(!huge.exists(), "nothing is left");
 }
 

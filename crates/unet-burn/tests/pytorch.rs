@@ -3,15 +3,18 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::{filled, image, relative_error, uniform, values};
 use safetensors::SafeTensors;
 use unet_burn::burn::module::{Module, ModuleMapper, Param};
 use unet_burn::burn::optim::GradientsParams;
 use unet_burn::burn::tensor::{Device, Tensor, TensorData};
-use unet_burn::{Layout, Loss, Padding, UNet, UNetConfig, UpConvolution};
+use unet_burn::{Bundle, Layout, Loss, Padding, Recipe, UNet, UNetConfig, UpConvolution};
 
 /// PyTorch's numbers are made in f64; ours in f32 sum up to 9·48 products a layer and pass 17 layers, so that about
 /// 17·√432·2⁻²⁴ = 2e-5 is the worst to expect if errors only grew, and rounding in both directions keeps it
@@ -218,6 +221,43 @@ fn names_and_shapes_are_those_of_pytorch() {
         list
     };
     assert_eq!(list(&ours), list(&theirs), "what PyTorch's `load_state_dict` takes");
+}
+
+/// PyTorch itself, where `S2_PYTHON` has it, reads what we wrote and computes the same with it.
+#[test]
+fn pytorch_reads_our_files() {
+    const SIZE: usize = 52;
+    let python = std::env::var_os("S2_PYTHON");
+    let has_torch = |python: &OsString| {
+        let imports = Command::new(python).args(["-c", "import numpy, safetensors, torch"]).output();
+        imports.is_ok_and(|output| output.status.success())
+    };
+    let Some(python) = python.filter(has_torch) else {
+        let _ = writeln!(std::io::stderr(), "skipped: S2_PYTHON names no python with torch and safetensors");
+        return;
+    };
+    let device = Device::flex();
+    for (layout, up) in
+        LAYOUTS.into_iter().zip([UpConvolution::Upsample, UpConvolution::Transposed].repeat(2))
+    {
+        let config =
+            UNetConfig { in_channels: 3, levels: 2, filters: 4, layout, up, ..UNetConfig::default() };
+        let folder = tempfile::tempdir().unwrap();
+        let model = config.init(&device).unwrap();
+        let ours = values(model.forward(image([2, 3, SIZE, SIZE], &device)).unwrap());
+        let recipe =
+            Recipe { channels: vec!["B02".into(); 3], resolution_m: 10.0, normalization: "none".into() };
+        Bundle { model, recipe, threshold: None, training: None }.save(folder.path()).unwrap();
+        let done = Command::new(&python)
+            .args([path("make_golden.py").as_os_str(), folder.path().as_os_str()])
+            .arg(SIZE.to_string())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{config:?}: {}", String::from_utf8_lossy(&done.stderr));
+        let theirs: Vec<f64> = serde_json::from_slice(&done.stdout).unwrap();
+        let error = relative_error(&ours, &theirs);
+        assert!(error <= TOLERANCE, "relative error {error} of {config:?}");
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub(super) struct StripPlan {
     band: usize,
     /// Rows of the scene.
     height: usize,
-    /// Memory that all strips need at once, in bytes.
+    /// Memory that all strips and the files need at once, in bytes.
     bytes: u64,
 }
 
@@ -101,7 +101,8 @@ impl Job<'_> {
             // A map must not depend on where the network began again.
             band: BAND.next_multiple_of(network.restart_step()),
             height: self.fit.height,
-            bytes: plan.per_row() as u64 * (network.bytes() + self.waiting_bytes(width)),
+            bytes: plan.per_row() as u64 * (network.bytes() + self.waiting_bytes(width))
+                + self.fit.files_bytes,
         }))
     }
 

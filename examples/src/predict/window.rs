@@ -9,6 +9,14 @@ use unet_burn::{Error, Predictor, UNetConfig, prediction_bytes};
 
 use crate::device::gib;
 
+/// Memory of the host that prediction takes at most beside the network and the program: 2 GiB are meant in all. A size of
+/// windows that was asked for may take more.
+pub const HOST_BYTES: u64 = 7 << 28;
+/// Windows that wait for the device may fill so much memory, or be one.
+const READ_AHEAD_BYTES: u64 = 512 << 20;
+/// More threads than these do not read windows faster.
+const MAX_READERS: usize = 4;
+
 /// Beyond this windows hardly spend less on margins: of a tile, 1.25 pixels are computed for each one that is kept, in
 /// windows of 572 it is 2.44.
 pub const LARGEST: usize = 2108;
@@ -48,6 +56,10 @@ pub struct Fit<'a> {
     pub all_views: bool,
     /// Windows at a time.
     pub batch: usize,
+    /// Maps that come out: the probability and, if asked for, its spread.
+    pub num_maps: usize,
+    /// Memory of the files that are written meanwhile, in bytes.
+    pub files_bytes: u64,
 }
 
 impl Fit<'_> {
@@ -62,26 +74,35 @@ impl Fit<'_> {
         WindowPlan::cheapest(|size| self.plan(size), self.geometry, largest)
     }
 
-    /// The plan for a choice, on a device with so many bytes of memory free, if anybody knows.
+    /// The plan for a choice, on a device with so many bytes of memory free, if anybody knows: the CPU, whose memory is the
+    /// host's.
     pub fn choose(&self, choice: WindowSize, free_bytes: Option<u64>) -> Result<WindowPlan> {
-        match (choice, free_bytes) {
-            // Half, because the estimate may be off and others want memory, too.
-            (WindowSize::Auto, Some(free)) => self
-                .largest_within(free / 2, LARGEST)
+        match choice {
+            WindowSize::Auto => self
+                .largest(LARGEST, |size| {
+                    // Half, because the estimate may be off and others want memory, too.
+                    let fits = free_bytes.is_none_or(|free| self.bytes(size) <= free / 2);
+                    fits && self.host_bytes(size) <= HOST_BYTES
+                })
                 .and_then(|size| self.plan_up_to(size))
-                .with_context(|| {
-                    format!("{} of memory are too little for the smallest window of this network", gib(free))
+                .with_context(|| match free_bytes {
+                    Some(free) if self.host_bytes(self.geometry.smallest_input()) <= HOST_BYTES => {
+                        format!(
+                            "{} of memory are too little for the smallest window of this network",
+                            gib(free)
+                        )
+                    }
+                    _ => "no window fits this network and --batch: take fewer at a time".into(),
                 }),
-            (WindowSize::Auto, None) => self.plan_up_to(LARGEST).context("no window fits this network"),
-            (WindowSize::Pixels(size), free) => {
+            WindowSize::Pixels(size) => {
                 let plan = self.plan(size)?;
                 let needed = self.bytes(size);
-                if let Some(free) = free.filter(|&free| needed > free) {
+                if let Some(free) = free_bytes.filter(|&free| needed > free) {
                     bail!(
                         "windows of {size} need about {} of memory and {} are free: {}",
                         gib(needed),
                         gib(free),
-                        advice(self.largest_within(free, size))
+                        advice(self.largest(size, |size| self.bytes(size) <= free))
                     );
                 }
                 Ok(plan)
@@ -89,15 +110,37 @@ impl Fit<'_> {
         }
     }
 
-    /// Memory that the network needs for a batch of windows, about.
+    /// Memory that the CPU needs for a batch of windows, about: of the network and of the host beside it.
     fn bytes(&self, size: usize) -> u64 {
-        prediction_bytes(self.network, size).unwrap_or(u64::MAX).saturating_mul(self.batch as u64)
+        let network = prediction_bytes(self.network, size).unwrap_or(u64::MAX);
+        network.saturating_mul(self.batch as u64).saturating_add(self.host_bytes(size))
     }
 
-    /// The largest window size up to `largest` that needs no more than so many bytes and makes a plan.
-    fn largest_within(&self, bytes: u64, largest: usize) -> Option<usize> {
+    /// Memory that the host needs beside the network, about: windows that are read or wait, a batch of them on its way to the
+    /// device, and rows of windows of the map on their way to the files.
+    fn host_bytes(&self, size: usize) -> u64 {
+        // A window that is read has the pixels of the stack beside it, half as many bytes; a batch is there once more in a row.
+        let windows = (3 * self.readers(size)).div_ceil(2) + 2 * self.batch;
+        let row = (self.num_maps * self.width * size * size_of::<f32>()) as u64;
+        windows as u64 * self.input_bytes(size) + 3 * row + self.files_bytes
+    }
+
+    /// Threads that read windows ahead.
+    pub fn readers(&self, size: usize) -> usize {
+        let threads = rayon::current_num_threads().min(MAX_READERS);
+        usize::try_from(READ_AHEAD_BYTES / self.input_bytes(size))
+            .map_or(threads, |ready| ready.clamp(1, threads))
+    }
+
+    /// Memory of a window's channels.
+    fn input_bytes(&self, size: usize) -> u64 {
+        (self.network.in_channels * size.pow(2) * size_of::<f32>()) as u64
+    }
+
+    /// The largest window size up to `largest` that fits and makes a plan.
+    fn largest(&self, largest: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
         let mut size = self.geometry.valid_input_at_most(largest)?;
-        while self.bytes(size) > bytes {
+        while !fits(size) {
             size = self.geometry.valid_input_at_most(size - 1)?;
         }
         self.plan(size).ok().map(|_| size)
@@ -161,7 +204,16 @@ mod tests {
 
     fn fit(network: &UNetConfig) -> Fit<'_> {
         let geometry = geometry(network).unwrap();
-        Fit { height: 5490, width: 5490, network, geometry, all_views: false, batch: 1 }
+        Fit {
+            height: 5490,
+            width: 5490,
+            network,
+            geometry,
+            all_views: false,
+            batch: 1,
+            num_maps: 1,
+            files_bytes: 40 << 20,
+        }
     }
 
     #[test]

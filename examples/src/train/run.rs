@@ -83,6 +83,7 @@ impl Run<'_> {
     /// Trains and puts the result into a bundle that has no threshold yet.
     pub fn train(mut self, training: Patches, validation: Patches) -> Result<Bundle> {
         let first = self.devices.first().context("a run needs a device")?;
+        self.training.check()?;
         ensure!(validation.any_positive(), "the validation part holds no mine to choose a threshold by");
         let is_begun = self.go_on_as_begun()?;
         while let Some(refusal) = self.lacks_memory(first, &training)? {
@@ -95,19 +96,9 @@ impl Run<'_> {
         if let Some(keep) = &self.keep {
             make_folder(&keep.folder)?;
         }
-        let Trained { model, history, best_epoch, interrupted, waited } = loop {
-            let error = match self.attempt(first, training.clone(), validation.clone()) {
-                Ok(trained) => break trained,
-                Err(error) => error,
-            };
-            if !matches!(error.downcast_ref(), Some(Error::OutOfMemory { .. })) {
-                return Err(error);
-            }
-            if self.begun()?.is_some() {
-                return Err(error.context(ITS_OWN_BATCHES));
-            }
-            self.take_smaller_batches().ok_or_else(|| error.context(self.advice(training.window())))?;
-        };
+        let attempt = |run: &Self| run.attempt(first, training.clone(), validation.clone());
+        let Trained { model, history, best_epoch, interrupted, waited } =
+            self.until_it_fits(training.window(), attempt)?;
         if interrupted {
             return Err(Interrupted.into());
         }
@@ -123,6 +114,20 @@ impl Run<'_> {
             device: first.name.clone(),
         };
         Ok(Bundle { model, recipe: self.recipe, threshold: None, training: Some(record) })
+    }
+
+    /// Attempts it with smaller batches as long as the device lacks memory, if the run may make them smaller.
+    fn until_it_fits<T>(&mut self, window: usize, attempt: impl Fn(&Self) -> Result<T>) -> Result<T> {
+        loop {
+            let error = match attempt(self) {
+                Err(error) if matches!(error.downcast_ref(), Some(Error::OutOfMemory { .. })) => error,
+                other => return other,
+            };
+            if self.begun()?.is_some() {
+                return Err(error.context(ITS_OWN_BATCHES));
+            }
+            self.take_smaller_batches().ok_or_else(|| error.context(self.advice(window)))?;
+        }
     }
 
     /// What is wrong, where the device tells what it has free and that is too little.
@@ -177,7 +182,7 @@ impl Run<'_> {
             .map(in_words)
             .or_else(|| smaller().map(|size| format!("--window {size}")));
         let smaller = smaller.unwrap_or_else(|| "fewer --filters".into());
-        format!("{batch} windows of {window} do not fit into the device: try {smaller}")
+        format!("windows of {window}, {batch} at a time, do not fit into the device: try {smaller}")
     }
 
     fn checkpoints(&self) -> Option<Checkpoints> {
@@ -302,6 +307,10 @@ fn line(epoch: &Epoch, criterion: Criterion) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use anyhow::bail;
+
     use super::*;
 
     #[test]
@@ -326,24 +335,27 @@ mod tests {
         assert!(words(1, 1000).ends_with("use fewer --filters"), "{}", words(1, 1000));
     }
 
+    /// A run without data.
+    fn run(interrupter: &Interrupter, batch_size: usize, smaller_batches: bool) -> Run<'_> {
+        Run {
+            network: UNetConfig { in_channels: 22, ..UNetConfig::default() },
+            training: TrainingConfig { batch_size, accumulation: 3, ..TrainingConfig::default() },
+            smaller_batches,
+            recipe: Recipe { channels: Vec::new(), resolution_m: 10.0, normalization: String::new() },
+            sources: Vec::new(),
+            devices: &[],
+            interrupter,
+            display: Display::Quiet,
+            keep: None,
+        }
+    }
+
     #[test]
     fn batches_are_halved_and_steps_stay_as_large() {
         let interrupter = Interrupter::new();
-        let recipe = Recipe { channels: Vec::new(), resolution_m: 10.0, normalization: String::new() };
-        let run = |batch_size: usize, smaller_batches: bool| Run {
-            network: UNetConfig::default(),
-            training: TrainingConfig { batch_size, accumulation: 3, ..TrainingConfig::default() },
-            smaller_batches,
-            recipe: recipe.clone(),
-            sources: Vec::new(),
-            devices: &[],
-            interrupter: &interrupter,
-            display: Display::Quiet,
-            keep: None,
-        };
-        assert!(run(8, false).take_smaller_batches().is_none(), "only if it may");
+        assert!(run(&interrupter, 8, false).take_smaller_batches().is_none(), "only if it may");
         for (asked, halved) in [(8, vec![4, 2, 1]), (6, vec![3, 1]), (5, vec![1]), (1, vec![])] {
-            let mut run = run(asked, true);
+            let mut run = run(&interrupter, asked, true);
             let mut sizes = Vec::new();
             while run.take_smaller_batches().is_some() {
                 sizes.push(run.training.batch_size);
@@ -351,5 +363,41 @@ mod tests {
             }
             assert_eq!(sizes, halved, "of {asked}");
         }
+    }
+
+    #[test]
+    fn a_device_that_lacks_memory_gets_smaller_batches_if_it_may() {
+        let interrupter = Interrupter::new();
+        let asked = RefCell::new(Vec::new());
+        // It holds batches of up to so many windows.
+        let device = |holds: usize| {
+            let asked = &asked;
+            move |run: &Run<'_>| -> Result<usize> {
+                let size = run.training.batch_size;
+                asked.borrow_mut().push(size);
+                ensure!(size <= holds, Error::OutOfMemory { message: "can't allocate".into() });
+                Ok(size)
+            }
+        };
+        let mut smaller = run(&interrupter, 8, true);
+        assert_eq!(smaller.until_it_fits(572, device(2)).unwrap(), 2);
+        assert_eq!(asked.take(), [8, 4, 2]);
+        assert_eq!(smaller.training.accumulation, 3 * 4, "steps stay as large");
+
+        let error = format!("{:#}", run(&interrupter, 8, false).until_it_fits(572, device(2)).unwrap_err());
+        let advice = "windows of 572, 8 at a time, do not fit into the device: try --batch-size 4 --accumulate 6 (steps stay as large): ";
+        assert!(error.starts_with(advice) && error.ends_with("can't allocate"), "{error}");
+        assert_eq!(asked.take(), [8], "once");
+
+        let error = format!("{:#}", run(&interrupter, 2, true).until_it_fits(572, device(0)).unwrap_err());
+        assert!(
+            error.starts_with("windows of 572, 1 at a time, do not fit into the device: try --window "),
+            "{error}"
+        );
+        assert_eq!(asked.take(), [2, 1], "to the last");
+
+        let other = |_: &Run<'_>| -> Result<()> { bail!("something else") };
+        let error = run(&interrupter, 8, true).until_it_fits(572, other).unwrap_err();
+        assert_eq!(error.to_string(), "something else", "other errors stay as they are");
     }
 }

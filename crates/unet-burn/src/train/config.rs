@@ -70,7 +70,12 @@ pub enum Clipping {
 }
 
 impl TrainingConfig {
-    pub(super) fn check(&self) -> Result<()> {
+    /// Refuses impossible settings, as [`train`](crate::train) does before anything else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] with the first that is impossible.
+    pub fn check(&self) -> Result<()> {
         let clipping = self.clipping.map_or(1.0, |(Clipping::Norm(limit) | Clipping::Value(limit))| limit);
         let positive = |value: f64| value > 0.0 && value.is_finite();
         let (one, more) = ("it has to be 1 or more", "it has to be positive");

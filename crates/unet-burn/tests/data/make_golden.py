@@ -1,7 +1,8 @@
 """Golden values of networks, losses and weights, by PyTorch.
 
     python make_golden.py           (torch 2.15, numpy 2, safetensors 0.8; CPU; writes beside this file)
-    python make_golden.py FOLDER    (reads `model.json` and `model.safetensors` of a bundle as PyTorch's own)
+    python make_golden.py FOLDER [SIZE]   (reads `model.json` and `model.safetensors` of a bundle as PyTorch's own, and prints
+                                           the logits of two images of that size)
 
 networks.json           each layout with each padding and each way up: its number of parameters and its logits in
                         float64. Weights are made by `fill`, which the test repeats bit by bit, so that no file holds them
@@ -335,20 +336,25 @@ def lines(cases):
     return "[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n"
 
 
-def read(folder):
+def read(folder, size=None):
     """PyTorch takes the weights of a bundle as they are; only its counters of batches are missing."""
     c = json.loads((folder / "model.json").read_text())["unet"]
     model = UNet(c)
     outcome = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
     assert not outcome.unexpected_keys, outcome.unexpected_keys
     assert all(key.endswith("num_batches_tracked") for key in outcome.missing_keys), outcome.missing_keys
-    print(c["layout"], parameters(model), "parameters are in place")
+    print(c["layout"], parameters(model), "parameters are in place", file=sys.stderr)
+    if size:
+        shape = [2, c["in_channels"], int(size), int(size)]
+        image = torch.from_numpy(uniform("image", int(np.prod(shape)))).reshape(shape)
+        with torch.no_grad():
+            print(json.dumps(rounded(model.double().eval()(image))))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if len(sys.argv) > 1:
-        read(pathlib.Path(sys.argv[1]))
+        read(pathlib.Path(sys.argv[1]), *sys.argv[2:])
     else:
         networks()
         training()
