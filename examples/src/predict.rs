@@ -21,6 +21,7 @@ use indicatif::ProgressBar;
 use ndarray::{Array2, Array3, ArrayView2, Axis, s};
 use s2_io::{Algorithm, Checksum, Grid};
 use s2_patches::{Geometry, PatchWindow, WindowPlan, extract, stitch};
+use unet_burn::burn::module::Module;
 use unet_burn::{Bundle, Padding, Predictor, PredictorConfig, UNetConfig, UpConvolution};
 
 use crate::cli::{check_interrupt, make_folder, peak_memory_bytes, progress_bar};
@@ -138,7 +139,7 @@ pub fn predict(
     let auto = options.window == WindowSize::Auto;
     let found = if auto { Unfinished::begun(&map, &origin) } else { None };
     let windows_begun = found.filter(|found| !found.strips);
-    let begun = windows_begun.and_then(|found| job.fit.choose(WindowSize::Pixels(found.window), free).ok());
+    let begun = windows_begun.and_then(|found| job.plan(WindowSize::Pixels(found.window), free).ok());
     let strips = if auto && begun.is_none() { job.strips(LARGEST)? } else { None };
     let share = if found.is_some_and(|found| found.strips) { free } else { free.map(|free| free / 2) };
     let strips = strips.filter(|plan| plan.fits(share));
@@ -153,7 +154,7 @@ pub fn predict(
         let origin = Origin { strips: true, window: plan.width, batch: 0, ..origin };
         open(origin)?.fill(|first, write| job.predict_strips(&plan, first, write))?
     } else {
-        let plan = begun.map_or_else(|| job.fit.choose(options.window, free), Ok)?;
+        let plan = begun.map_or_else(|| job.plan(options.window, free), Ok)?;
         let attempt = |plan: &WindowPlan| {
             let origin = Origin { window: plan.input_size(), ..origin.clone() };
             open(origin)?.fill(|first, write| job.predict_windows(plan, first, write))
@@ -332,9 +333,17 @@ impl<'a> Job<'a> {
             all_views: options.views.all_views,
             batch: options.batch,
             num_maps: predictor.num_maps(),
-            files_bytes: Maps::bytes(scene.stack.grid(), predictor.num_maps()),
+            // The weights as they were read, with their norms folded, and as the kernels take them.
+            other_bytes: Maps::bytes(scene.stack.grid(), predictor.num_maps())
+                + 4 * (bundle.model.num_params() * size_of::<f32>()) as u64,
         };
         Ok(Self { scene, predictor, fit, quiet })
+    }
+
+    /// The windows of a choice, with so many bytes of memory free.
+    fn plan(&self, choice: WindowSize, free: Option<u64>) -> Result<WindowPlan> {
+        let network = |size| self.predictor.bytes(self.fit.batch, size).unwrap_or(u64::MAX);
+        self.fit.choose(choice, network, free)
     }
 
     /// Predicts from a row of windows on, and hands out each finished one, `[map, row, column]`: the probability and,

@@ -10,9 +10,9 @@ use ndarray::{Array4, CowArray, Ix4};
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "flex")]
-use crate::cpu::Network;
+use crate::cpu::{Network, Stream};
 use crate::ops::Cast;
-use crate::{Error, Result, UNet};
+use crate::{Error, Result, UNet, prediction_bytes};
 
 /// Probability of the positive class for each pixel of a batch of patches: a [`Predictor`] for once.
 ///
@@ -156,6 +156,31 @@ impl Predictor {
         let values = data.try_to_vec::<f32>().map_err(|error| device_error(format!("{error:?}")))?;
         Array4::from_shape_vec((batch, maps_count, rows, cols), values)
             .map_err(|error| device_error(error.to_string()))
+    }
+
+    /// Memory that a batch of patches of `size` × `size` needs at most, in bytes: an estimate, in which the patches themselves
+    /// and the weights are not counted.
+    ///
+    /// On the CPU, where most networks go row by row and patch by patch, that is little; else see [`prediction_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSize`] for a size that the network does not take.
+    pub fn bytes(&self, batch: usize, size: usize) -> Result<u64> {
+        let config = self.model.config();
+        let square = |side: usize| (batch * size_of::<f32>()) as u64 * (side as u64).pow(2);
+        let output = square(config.output_size(size)?);
+        let maps = match self.config.all_views {
+            // All views of the map, once more side by side; the patches as one of them sees them.
+            true => 20 * output + config.in_channels as u64 * square(size),
+            // Logits and what becomes of them.
+            false => 3 * output,
+        };
+        #[cfg(feature = "flex")]
+        if let Some(network) = &self.by_rows {
+            return Ok(maps + Stream::new(network, [size, size]).bytes());
+        }
+        Ok(maps + batch as u64 * prediction_bytes(config, size)?)
     }
 
     /// Channels of the output: the probability and, if asked for, its spread.

@@ -53,7 +53,7 @@ pub(super) struct StripPlan {
     band: usize,
     /// Rows of the scene.
     height: usize,
-    /// Memory that all strips and the files need at once, in bytes.
+    /// Memory that all strips need at once, files and weights included, in bytes.
     bytes: u64,
 }
 
@@ -102,7 +102,7 @@ impl Job<'_> {
             band: BAND.next_multiple_of(network.restart_step()),
             height: self.fit.height,
             bytes: plan.per_row() as u64 * (network.bytes() + self.waiting_bytes(width))
-                + self.fit.files_bytes,
+                + self.fit.other_bytes,
         }))
     }
 

@@ -5,13 +5,13 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use s2_patches::{Geometry, WindowPlan};
 use unet_burn::ndarray::Array4;
-use unet_burn::{Error, Predictor, UNetConfig, prediction_bytes};
+use unet_burn::{Error, Predictor, UNetConfig};
 
 use crate::device::gib;
 
-/// Memory of the host that prediction takes at most beside the network and the program: 2 GiB are meant in all. A size of
+/// Memory of the host that prediction takes at most beside the network's: 2 GiB, of which the program has some. A size of
 /// windows that was asked for may take more.
-pub const HOST_BYTES: u64 = 7 << 28;
+const HOST_BYTES: u64 = (2 << 30) - (64 << 20);
 /// Windows that wait for the device may fill so much memory, or be one.
 const READ_AHEAD_BYTES: u64 = 512 << 20;
 /// More threads than these do not read windows faster.
@@ -58,8 +58,8 @@ pub struct Fit<'a> {
     pub batch: usize,
     /// Maps that come out: the probability and, if asked for, its spread.
     pub num_maps: usize,
-    /// Memory of the files that are written meanwhile, in bytes.
-    pub files_bytes: u64,
+    /// Memory of the files that are written meanwhile, and of the weights, in bytes.
+    pub other_bytes: u64,
 }
 
 impl Fit<'_> {
@@ -74,46 +74,44 @@ impl Fit<'_> {
         WindowPlan::cheapest(|size| self.plan(size), self.geometry, largest)
     }
 
-    /// The plan for a choice, on a device with so many bytes of memory free, if anybody knows: the CPU, whose memory is the
-    /// host's.
-    pub fn choose(&self, choice: WindowSize, free_bytes: Option<u64>) -> Result<WindowPlan> {
+    /// The plan for a choice, with the memory that the network needs for a batch of windows of a size. On a device with so many
+    /// bytes of memory free, if anybody knows: the CPU, whose memory is the host's.
+    pub fn choose(
+        &self,
+        choice: WindowSize,
+        network_bytes: impl Fn(usize) -> u64,
+        free_bytes: Option<u64>,
+    ) -> Result<WindowPlan> {
+        let needed = |size: usize| self.host_bytes(size).saturating_add(network_bytes(size));
         match choice {
-            WindowSize::Auto => self
-                .largest(LARGEST, |size| {
+            WindowSize::Auto => {
+                let fits = |size: usize| {
                     // Half, because the estimate may be off and others want memory, too.
-                    let fits = free_bytes.is_none_or(|free| self.bytes(size) <= free / 2);
-                    fits && self.host_bytes(size) <= HOST_BYTES
+                    self.host_bytes(size) <= HOST_BYTES
+                        && free_bytes.is_none_or(|free| needed(size) <= free / 2)
+                };
+                let size = self.largest(LARGEST, fits);
+                size.and_then(|size| self.plan_up_to(size)).with_context(|| {
+                    let memory = free_bytes.map_or(HOST_BYTES, |free| free.min(HOST_BYTES));
+                    format!(
+                        "{} of memory are too little for the smallest window of this network",
+                        gib(memory)
+                    )
                 })
-                .and_then(|size| self.plan_up_to(size))
-                .with_context(|| match free_bytes {
-                    Some(free) if self.host_bytes(self.geometry.smallest_input()) <= HOST_BYTES => {
-                        format!(
-                            "{} of memory are too little for the smallest window of this network",
-                            gib(free)
-                        )
-                    }
-                    _ => "no window fits this network and --batch: take fewer at a time".into(),
-                }),
+            }
             WindowSize::Pixels(size) => {
                 let plan = self.plan(size)?;
-                let needed = self.bytes(size);
-                if let Some(free) = free_bytes.filter(|&free| needed > free) {
+                if let Some(free) = free_bytes.filter(|&free| needed(size) > free) {
                     bail!(
                         "windows of {size} need about {} of memory and {} are free: {}",
-                        gib(needed),
+                        gib(needed(size)),
                         gib(free),
-                        advice(self.largest(size, |size| self.bytes(size) <= free))
+                        advice(self.largest(size, |size| needed(size) <= free))
                     );
                 }
                 Ok(plan)
             }
         }
-    }
-
-    /// Memory that the CPU needs for a batch of windows, about: of the network and of the host beside it.
-    fn bytes(&self, size: usize) -> u64 {
-        let network = prediction_bytes(self.network, size).unwrap_or(u64::MAX);
-        network.saturating_mul(self.batch as u64).saturating_add(self.host_bytes(size))
     }
 
     /// Memory that the host needs beside the network, about: windows that are read or wait, a batch of them on its way to the
@@ -122,7 +120,7 @@ impl Fit<'_> {
         // A window that is read has the pixels of the stack beside it, half as many bytes; a batch is there once more in a row.
         let windows = (3 * self.readers(size)).div_ceil(2) + 2 * self.batch;
         let row = (self.num_maps * self.width * size * size_of::<f32>()) as u64;
-        windows as u64 * self.input_bytes(size) + 3 * row + self.files_bytes
+        windows as u64 * self.input_bytes(size) + 3 * row + self.other_bytes
     }
 
     /// Threads that read windows ahead.
@@ -199,6 +197,8 @@ fn advice(fitting: Option<usize>) -> String {
 mod tests {
     use std::cell::RefCell;
 
+    use unet_burn::prediction_bytes;
+
     use super::*;
     use crate::predict::geometry;
 
@@ -212,8 +212,13 @@ mod tests {
             all_views: false,
             batch: 1,
             num_maps: 1,
-            files_bytes: 40 << 20,
+            other_bytes: 40 << 20,
         }
+    }
+
+    /// Of a network that does not go row by row.
+    fn bytes(network: &UNetConfig) -> impl Fn(usize) -> u64 {
+        |size| prediction_bytes(network, size).unwrap()
     }
 
     #[test]
@@ -222,12 +227,17 @@ mod tests {
         let fit = fit(&network);
         let gib = 1 << 30;
         let sizes = [gib / 4, gib, 4 * gib, 64 * gib]
-            .map(|free| fit.choose(WindowSize::Auto, Some(free)).unwrap().input_size());
+            .map(|free| fit.choose(WindowSize::Auto, bytes(&network), Some(free)).unwrap().input_size());
         assert!(sizes.is_sorted() && sizes[0] < 1000 && sizes[3] > 2000, "{sizes:?}");
         for (free, size) in [gib / 4, gib, 4 * gib].into_iter().zip(sizes) {
-            assert!(prediction_bytes(&network, size).unwrap() <= free / 2, "{size} in {free} bytes");
+            assert!(fit.host_bytes(size) + bytes(&network)(size) <= free / 2, "{size} in {free} bytes");
         }
-        let error = fit.choose(WindowSize::Auto, Some(1 << 20)).unwrap_err();
+        let on_a_card = fit.choose(WindowSize::Auto, bytes(&network), None).unwrap().input_size();
+        assert!(on_a_card > 2000, "the network does not count: {on_a_card}");
+        let batches =
+            Fit { batch: 8, ..fit }.choose(WindowSize::Auto, bytes(&network), None).unwrap().input_size();
+        assert!(batches < 1100, "eight windows and their copies are of the host: {batches}");
+        let error = fit.choose(WindowSize::Auto, bytes(&network), Some(1 << 20)).unwrap_err();
         assert!(error.to_string().contains("too little"), "{error}");
     }
 
@@ -236,14 +246,21 @@ mod tests {
         let network = UNetConfig { in_channels: 22, ..UNetConfig::default() };
         let fit = fit(&network);
         let free = 2 << 30;
-        let error = fit.choose(WindowSize::Pixels(4012), Some(free)).unwrap_err().to_string();
+        let error =
+            fit.choose(WindowSize::Pixels(4012), bytes(&network), Some(free)).unwrap_err().to_string();
         assert!(
             error.starts_with("windows of 4012 need about") && error.contains("2.0 GiB are free"),
             "{error}"
         );
         let size = error.split("--window ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-        assert!(fit.choose(WindowSize::Pixels(size), Some(free)).is_ok(), "{size} is named and fits");
-        assert!(fit.choose(WindowSize::Pixels(size + 16), Some(free)).is_err(), "it is the largest");
+        assert!(
+            fit.choose(WindowSize::Pixels(size), bytes(&network), Some(free)).is_ok(),
+            "{size} is named and fits"
+        );
+        assert!(
+            fit.choose(WindowSize::Pixels(size + 16), bytes(&network), Some(free)).is_err(),
+            "it is the largest"
+        );
     }
 
     /// A device that has memory for windows below 1000, and the sizes that it was asked for.
@@ -261,7 +278,7 @@ mod tests {
         let network = UNetConfig { in_channels: 22, ..UNetConfig::default() };
         let fit = fit(&network);
         let asked = RefCell::default();
-        let plan = fit.choose(WindowSize::Auto, None).unwrap();
+        let plan = fit.choose(WindowSize::Auto, bytes(&network), None).unwrap();
         let attempt = |plan: &WindowPlan| small_device(&asked, plan.input_size());
         let size = fit.attempt(WindowSize::Auto, plan, attempt, |_| true).unwrap();
         let asked = asked.into_inner();

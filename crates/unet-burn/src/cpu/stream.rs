@@ -287,14 +287,16 @@ impl Stream {
 
     /// Memory that it needs, about.
     pub(crate) fn bytes(&self) -> u64 {
-        let rows = |rows: &Rows, count: usize| {
-            4 * (rows.channels * rows.width * (3 * count / 2).min(rows.height)) as u64
-        };
+        let rows =
+            |rows: &Rows, count: usize| 4 * (rows.channels * rows.width * count.min(rows.height)) as u64;
         let of_step = |maps: &Maps| {
             // A strip, and what the next layer takes of it again.
             let few = |map: &Rows| rows(map, map.strip(maps.step) + maps.step);
             let up = |up: &MapsUp| {
-                rows(&up.skip, up.skip.expected) + few(&up.below) + few(&up.doubled) + few(&up.between)
+                rows(&up.skip, 4 * up.skip.expected / 3)
+                    + few(&up.below)
+                    + few(&up.doubled)
+                    + few(&up.between)
             };
             few(&maps.input) + few(&maps.between) + maps.up.as_ref().map_or(0, up)
         };
