@@ -62,6 +62,10 @@ def watched(*words):
     return printed, seconds, host, max(used, default=None)
 
 
+class Wrong(Exception):
+    """A result, or its memory, is not as it has to be."""
+
+
 class Bench:
     def __init__(self, work, pack, out, device, small):
         self.work, self.pack, self.device, self.out = work, pack, device, out.open("w")
@@ -106,7 +110,7 @@ class Bench:
     def agree(self, row, off, allowed, **facts):
         self.write(row=row, difference=off, allowed=allowed, **facts)
         if not off < allowed:
-            sys.exit(f"{row}: a difference of {off} of the largest probability")
+            raise Wrong(f"{row}: a difference of {off} of the largest probability")
 
     def parity(self, batch, filters):
         """Probabilities of the card and of the CPU, by the largest; halves differ by 0.0024 of it on the CPU itself."""
@@ -162,7 +166,7 @@ class Bench:
         host, card = self.row("scene", mode, 1.0, folder, ours, size)
         # A software adapter's memory is the host's.
         if card and host > 2 * 2**30 / 1e6:
-            sys.exit(f"the scene took {host} MB of the host: 2 GiB are allowed")
+            raise Wrong(f"the scene took {host:.0f} MB of the host: 2 GiB are allowed")
         if self.small and not self.cuda:
             self.peer("scene", folder, "cpu")
         if self.small or self.cuda:
@@ -190,7 +194,7 @@ if __name__ == "__main__":
             for row, *what in (bench.network, "forward"), (bench.network, "step"), (bench.scene,):
                 try:
                     row(*what, mode)
-                except subprocess.CalledProcessError as error:
-                    print(f"a row is missing: {error}", file=sys.stderr)
+                except (subprocess.CalledProcessError, Wrong) as error:
+                    print(f"a row fails: {error}", file=sys.stderr)
                     failed.append(error)
     sys.exit(1 if failed else 0)

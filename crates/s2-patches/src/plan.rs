@@ -114,29 +114,29 @@ impl WindowPlan {
         Ok(Self { skipped, usable, stride, ..contiguous })
     }
 
-    /// Of the plans that `plan` ([`Self::try_new`] or [`Self::for_all_views`]) makes with windows of up to `largest`
+    /// Of the plans that `plan` (by [`Self::try_new`] or [`Self::for_all_views`]) gives for windows of up to `largest`
     /// rows and columns, the one that gives the network the fewest pixels; of equals the one with the smallest windows.
     ///
     /// Large windows spend less on margins, but where they reach far beyond the scene smaller ones cost less. `None`
-    /// when no size up to `largest` makes a plan.
+    /// when no size up to `largest` has a plan.
     ///
     /// ```
     /// use s2_patches::{Geometry, WindowPlan};
     ///
     /// let unet = Geometry::try_new(4, 3)?;
-    /// let plan = |size| WindowPlan::try_new(5490, 5490, unet, size);
+    /// let plan = |size| WindowPlan::try_new(5490, 5490, unet, size).ok();
     /// let best = WindowPlan::cheapest(plan, unet, 1100).unwrap();
     /// assert_eq!((best.input_size(), best.len()), (972, 49));
-    /// assert!(best.input_pixels() < plan(1100)?.input_pixels());
+    /// assert!(best.input_pixels() < plan(1100).unwrap().input_pixels());
     /// # Ok::<(), s2_patches::Error>(())
     /// ```
     pub fn cheapest(
-        plan: impl Fn(usize) -> Result<Self>,
+        plan: impl Fn(usize) -> Option<Self>,
         geometry: Geometry,
         largest: usize,
     ) -> Option<Self> {
         let sizes = (geometry.smallest_input()..=largest).step_by(geometry.step());
-        sizes.filter_map(|size| plan(size).ok()).min_by_key(Self::input_pixels)
+        sizes.filter_map(plan).min_by_key(Self::input_pixels)
     }
 
     /// A plan whose stride is the whole output (388), as the program released with Couttenier et al. 2022 has it.

@@ -29,7 +29,7 @@ struct Args {
     /// less time. auto takes what the device has memory for: on the CPU strips that the network goes down row by row.
     #[arg(long, default_value = "auto")]
     window: WindowSize,
-    /// Windows that the network gets at a time; more keep a GPU busy. Strips have none.
+    /// Windows that the network gets at a time; more keep a GPU busy, and auto gives them smaller windows. Strips have none.
     #[arg(long, default_value_t = 1)]
     batch: usize,
     /// 8: look at each window in its eight flips and quarter turns, and give the mean. Takes eight times as long.

@@ -102,7 +102,8 @@ impl Job<'_> {
             band: BAND.next_multiple_of(network.restart_step()),
             height: self.fit.height,
             bytes: plan.per_row() as u64 * (network.bytes() + self.waiting_bytes(width))
-                + self.fit.other_bytes,
+                + self.fit.files_bytes
+                + self.fit.weights_bytes,
         }))
     }
 

@@ -9,9 +9,11 @@ use unet_burn::{Error, Predictor, UNetConfig};
 
 use crate::device::gib;
 
-/// Memory of the host that prediction takes at most beside the network's: 2 GiB, of which the program has some. A size of
-/// windows that was asked for may take more.
-const HOST_BYTES: u64 = (2 << 30) - (64 << 20);
+/// Memory of the host that windows take at most where nothing else is asked for: with the files of a tile and the program it is
+/// within 2 GiB.
+const WINDOW_BYTES: u64 = 7 << 28;
+/// Smaller windows spend too much on margins to be taken for the sake of that.
+const SMALL: usize = 572;
 /// Windows that wait for the device may fill so much memory, or be one.
 const READ_AHEAD_BYTES: u64 = 512 << 20;
 /// More threads than these do not read windows faster.
@@ -58,8 +60,10 @@ pub struct Fit<'a> {
     pub batch: usize,
     /// Maps that come out: the probability and, if asked for, its spread.
     pub num_maps: usize,
-    /// Memory of the files that are written meanwhile, and of the weights, in bytes.
-    pub other_bytes: u64,
+    /// Memory of the files that are written meanwhile, in bytes.
+    pub files_bytes: u64,
+    /// Memory of the weights, in bytes.
+    pub weights_bytes: u64,
 }
 
 impl Fit<'_> {
@@ -69,9 +73,10 @@ impl Fit<'_> {
         plan(self.height, self.width, self.geometry, size)
     }
 
-    /// The plan that gives the network the fewest pixels in windows of up to `largest`.
-    pub fn plan_up_to(&self, largest: usize) -> Option<WindowPlan> {
-        WindowPlan::cheapest(|size| self.plan(size), self.geometry, largest)
+    /// Of the windows of up to `largest` that fit, those that give the network the fewest pixels.
+    fn cheapest(&self, largest: usize, fits: impl Fn(usize) -> bool) -> Option<WindowPlan> {
+        let plan = |size: usize| fits(size).then(|| self.plan(size).ok()).flatten();
+        WindowPlan::cheapest(plan, self.geometry, largest)
     }
 
     /// The plan for a choice, with the memory that the network needs for a batch of windows of a size. On a device with so many
@@ -82,22 +87,34 @@ impl Fit<'_> {
         network_bytes: impl Fn(usize) -> u64,
         free_bytes: Option<u64>,
     ) -> Result<WindowPlan> {
-        let needed = |size: usize| self.host_bytes(size).saturating_add(network_bytes(size));
+        let needed = |size: usize| {
+            let beside = self.window_bytes(size) + self.files_bytes + self.weights_bytes;
+            network_bytes(size).saturating_add(beside)
+        };
         match choice {
             WindowSize::Auto => {
-                let fits = |size: usize| {
-                    // Half, because the estimate may be off and others want memory, too.
-                    self.host_bytes(size) <= HOST_BYTES
-                        && free_bytes.is_none_or(|free| needed(size) <= free / 2)
-                };
-                let size = self.largest(LARGEST, fits);
-                size.and_then(|size| self.plan_up_to(size)).with_context(|| {
-                    let memory = free_bytes.map_or(HOST_BYTES, |free| free.min(HOST_BYTES));
-                    format!(
-                        "{} of memory are too little for the smallest window of this network",
-                        gib(memory)
-                    )
-                })
+                // Half, because the estimate may be off and others want memory, too.
+                let fits = |size: usize| free_bytes.is_none_or(|free| needed(size) <= free / 2);
+                let largest = self.cheapest(LARGEST, fits).with_context(|| match free_bytes {
+                    Some(free) if self.cheapest(LARGEST, |_| true).is_some() => {
+                        format!(
+                            "{} of memory are too little for the smallest window of this network",
+                            gib(free)
+                        )
+                    }
+                    _ => format!("no window of up to {LARGEST} fits this network"),
+                })?;
+                let held = |size: usize| size <= SMALL || self.window_bytes(size) <= WINDOW_BYTES;
+                let plan = self.cheapest(LARGEST, |size| fits(size) && held(size)).unwrap_or(largest);
+                if self.batch > 1 && plan.input_size() < largest.input_size() {
+                    tracing::info!(
+                        "windows of {} in place of {}, so that the host holds batches of {}: a smaller --batch gets larger ones",
+                        plan.input_size(),
+                        largest.input_size(),
+                        self.batch
+                    );
+                }
+                Ok(plan)
             }
             WindowSize::Pixels(size) => {
                 let plan = self.plan(size)?;
@@ -114,13 +131,13 @@ impl Fit<'_> {
         }
     }
 
-    /// Memory that the host needs beside the network, about: windows that are read or wait, a batch of them on its way to the
-    /// device, and rows of windows of the map on their way to the files.
-    fn host_bytes(&self, size: usize) -> u64 {
+    /// Memory that the windows of a size take on the host, about: those that are read or wait, a batch of them on its way to the
+    /// device, and rows of them of the map on their way to the files.
+    fn window_bytes(&self, size: usize) -> u64 {
         // A window that is read has the pixels of the stack beside it, half as many bytes; a batch is there once more in a row.
         let windows = (3 * self.readers(size)).div_ceil(2) + 2 * self.batch;
         let row = (self.num_maps * self.width * size * size_of::<f32>()) as u64;
-        windows as u64 * self.input_bytes(size) + 3 * row + self.other_bytes
+        windows as u64 * self.input_bytes(size) + 3 * row
     }
 
     /// Threads that read windows ahead.
@@ -168,7 +185,7 @@ impl Fit<'_> {
             let size = plan.input_size();
             let smaller = std::iter::successors(self.half_of(size), |&size| self.half_of(size));
             let next = match choice {
-                WindowSize::Auto => self.half_of(size).and_then(|half| self.plan_up_to(half)),
+                WindowSize::Auto => self.half_of(size).and_then(|half| self.cheapest(half, |_| true)),
                 WindowSize::Pixels(_) => None,
             };
             let Some(next) = next else {
@@ -212,7 +229,8 @@ mod tests {
             all_views: false,
             batch: 1,
             num_maps: 1,
-            other_bytes: 40 << 20,
+            files_bytes: 40 << 20,
+            weights_bytes: 0,
         }
     }
 
@@ -230,13 +248,17 @@ mod tests {
             .map(|free| fit.choose(WindowSize::Auto, bytes(&network), Some(free)).unwrap().input_size());
         assert!(sizes.is_sorted() && sizes[0] < 1000 && sizes[3] > 2000, "{sizes:?}");
         for (free, size) in [gib / 4, gib, 4 * gib].into_iter().zip(sizes) {
-            assert!(fit.host_bytes(size) + bytes(&network)(size) <= free / 2, "{size} in {free} bytes");
+            assert!(fit.window_bytes(size) + bytes(&network)(size) <= free / 2, "{size} in {free} bytes");
         }
-        let on_a_card = fit.choose(WindowSize::Auto, bytes(&network), None).unwrap().input_size();
-        assert!(on_a_card > 2000, "the network does not count: {on_a_card}");
-        let batches =
-            Fit { batch: 8, ..fit }.choose(WindowSize::Auto, bytes(&network), None).unwrap().input_size();
-        assert!(batches < 1100, "eight windows and their copies are of the host: {batches}");
+        let on_a_card = |batch: usize| {
+            let fit = Fit { batch, width: 10980, height: 10980, ..fit };
+            let size = fit.choose(WindowSize::Auto, bytes(&network), None).unwrap().input_size();
+            assert!(size <= SMALL || fit.window_bytes(size) <= WINDOW_BYTES, "{size} in batches of {batch}");
+            size
+        };
+        assert!(on_a_card(1) > 1500, "the network does not count: {}", on_a_card(1));
+        let sizes = [2, 4, 8, 400].map(on_a_card);
+        assert!(sizes.is_sorted_by(|a, b| a > b) && sizes[2] > SMALL && sizes[3] > 500, "{sizes:?}");
         let error = fit.choose(WindowSize::Auto, bytes(&network), Some(1 << 20)).unwrap_err();
         assert!(error.to_string().contains("too little"), "{error}");
     }

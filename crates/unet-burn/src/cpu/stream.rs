@@ -290,10 +290,10 @@ impl Stream {
         let rows =
             |rows: &Rows, count: usize| 4 * (rows.channels * rows.width * count.min(rows.height)) as u64;
         let of_step = |maps: &Maps| {
-            // A strip, and what the next layer takes of it again.
-            let few = |map: &Rows| rows(map, map.strip(maps.step) + maps.step);
+            // A strip, what the next layer takes of it again, and room for more.
+            let few = |map: &Rows| rows(map, 5 * (map.strip(maps.step) + maps.step) / 4);
             let up = |up: &MapsUp| {
-                rows(&up.skip, 4 * up.skip.expected / 3)
+                rows(&up.skip, 3 * up.skip.expected / 2)
                     + few(&up.below)
                     + few(&up.doubled)
                     + few(&up.between)
