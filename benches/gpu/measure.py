@@ -186,8 +186,11 @@ if __name__ == "__main__":
         bench = Bench(Path(work), **vars(parser.parse_args()))
         # A bench of wrong results ends here.
         bench.self_test()
-        bench.parity("1", "16")
-        bench.parity(bench.sizes[1], bench.sizes[3])
+        try:
+            bench.parity("1", "16")
+            bench.parity(bench.sizes[1], bench.sizes[3])
+        except Wrong as error:
+            sys.exit(str(error))
         if not bench.halves:
             print("the card has no halves: rows with them are left out", file=sys.stderr)
         for mode in ["tf32", "amp"][: 1 + bench.halves]:
