@@ -333,9 +333,9 @@ impl<'a> Job<'a> {
             all_views: options.views.all_views,
             batch: options.batch,
             num_maps: predictor.num_maps(),
-            files_bytes: Maps::bytes(scene.stack.grid(), predictor.num_maps()),
-            // As they were read, with norms folded, and as the kernels take them.
-            weights_bytes: 4 * (bundle.model.num_params() * size_of::<f32>()) as u64,
+            // Weights as they were read, with norms folded, and as the kernels take them.
+            fixed_bytes: Maps::bytes(scene.stack.grid(), predictor.num_maps())
+                + 4 * (bundle.model.num_params() * size_of::<f32>()) as u64,
         };
         Ok(Self { scene, predictor, fit, quiet })
     }

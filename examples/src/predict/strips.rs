@@ -102,8 +102,7 @@ impl Job<'_> {
             band: BAND.next_multiple_of(network.restart_step()),
             height: self.fit.height,
             bytes: plan.per_row() as u64 * (network.bytes() + self.waiting_bytes(width))
-                + self.fit.files_bytes
-                + self.fit.weights_bytes,
+                + self.fit.fixed_bytes,
         }))
     }
 

@@ -60,10 +60,8 @@ pub struct Fit<'a> {
     pub batch: usize,
     /// Maps that come out: the probability and, if asked for, its spread.
     pub num_maps: usize,
-    /// Memory of the files that are written meanwhile, in bytes.
-    pub files_bytes: u64,
-    /// Memory of the weights, in bytes.
-    pub weights_bytes: u64,
+    /// Memory that no window changes: of the weights and of the files that are written meanwhile, in bytes.
+    pub fixed_bytes: u64,
 }
 
 impl Fit<'_> {
@@ -87,10 +85,8 @@ impl Fit<'_> {
         network_bytes: impl Fn(usize) -> u64,
         free_bytes: Option<u64>,
     ) -> Result<WindowPlan> {
-        let needed = |size: usize| {
-            let beside = self.window_bytes(size) + self.files_bytes + self.weights_bytes;
-            network_bytes(size).saturating_add(beside)
-        };
+        let needed =
+            |size: usize| network_bytes(size).saturating_add(self.window_bytes(size) + self.fixed_bytes);
         match choice {
             WindowSize::Auto => {
                 // Half, because the estimate may be off and others want memory, too.
@@ -229,8 +225,7 @@ mod tests {
             all_views: false,
             batch: 1,
             num_maps: 1,
-            files_bytes: 40 << 20,
-            weights_bytes: 0,
+            fixed_bytes: 40 << 20,
         }
     }
 
@@ -248,7 +243,8 @@ mod tests {
             .map(|free| fit.choose(WindowSize::Auto, bytes(&network), Some(free)).unwrap().input_size());
         assert!(sizes.is_sorted() && sizes[0] < 1000 && sizes[3] > 2000, "{sizes:?}");
         for (free, size) in [gib / 4, gib, 4 * gib].into_iter().zip(sizes) {
-            assert!(fit.window_bytes(size) + bytes(&network)(size) <= free / 2, "{size} in {free} bytes");
+            let needed = fit.window_bytes(size) + fit.fixed_bytes + bytes(&network)(size);
+            assert!(needed <= free / 2, "{size} in {free} bytes");
         }
         let on_a_card = |batch: usize| {
             let fit = Fit { batch, width: 10980, height: 10980, ..fit };
